@@ -1,0 +1,191 @@
+"""The reference: the tutorial's program in PyTorch, kept as close to its text as can be.
+
+The tutorial is "Part 3 - Training Neural Networks" of Udacity's introduction to deep learning with
+PyTorch. Its lines stand here unchanged, cut into functions that tests and benchmarks can import.
+torchvision's dataset and transforms are written out, since nothing else here needs torchvision, and
+any run can be handed its batches, since two programs compare only on the same ones. The tutorial is
+
+    trainloader = tutorial_loader(images, labels)
+    train_tutorial(build_model(), trainloader)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import nn, optim
+from torch.utils.data import DataLoader, Dataset
+
+Sample = tuple[torch.Tensor, int]
+
+
+def transform(image: Image.Image) -> torch.Tensor:
+    """``Compose([ToTensor(), Normalize((0.5,), (0.5,))])``: grey image -> float32 [1, 28, 28]."""
+    pixels = torch.from_numpy(np.array(image, np.uint8))
+    pixels = pixels.view(image.height, image.width, 1).permute(2, 0, 1).contiguous()
+    tensor = pixels.to(torch.float32).div(255)
+    mean, std = torch.tensor((0.5,)).view(-1, 1, 1), torch.tensor((0.5,)).view(-1, 1, 1)
+    return tensor.sub_(mean).div_(std)
+
+
+class MNIST(Dataset[Sample]):
+    """``datasets.MNIST`` over arrays: uint8 images [n, 28, 28], integer labels [n]."""
+
+    def __init__(
+        self,
+        images: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.integer[Any]],
+        transform: Callable[[Image.Image], torch.Tensor] = transform,
+    ) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def tutorial_loader(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.integer[Any]],
+    batch_size: int = 64,
+    generator: torch.Generator | None = None,
+) -> DataLoader[Sample]:
+    """The tutorial's ``trainloader``: shuffled, and the short last batch is kept."""
+    trainset = MNIST(images, labels)
+    return DataLoader(trainset, batch_size=batch_size, shuffle=True, generator=generator)
+
+
+def build_model(
+    hidden_sizes: Sequence[int] = (128, 64), dtype: torch.dtype = torch.float32
+) -> nn.Sequential:
+    """The tutorial's model, in the given dtype; its weights come from torch's global generator.
+
+    nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
+                  nn.Linear(64, 10), nn.LogSoftmax(dim=1))
+    """
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise((784, *hidden_sizes, 10)):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    layers[-1] = nn.LogSoftmax(dim=1)
+    # Drawn in float32 and converted, so that a seed means the same weights in every dtype.
+    return nn.Sequential(*layers).to(dtype)
+
+
+class InOrder:
+    """An epoch's batches: the rows of inputs [n, 784] and labels [n] in the given order [n]."""
+
+    def __init__(
+        self,
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        order: npt.ArrayLike,
+        batch_size: int,
+    ) -> None:
+        self.inputs, self.labels = inputs, labels
+        self.indices = torch.split(torch.tensor(np.asarray(order), dtype=torch.int64), batch_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for index in self.indices:
+            yield self.inputs[index], self.labels[index]
+
+
+def train_epoch(
+    model: nn.Module,
+    criterion: nn.Module,
+    optimizer: optim.Optimizer,
+    trainloader: DataLoader[Sample] | InOrder,
+) -> float:
+    """One pass over ``trainloader``, the tutorial's inner loop; the mean of the batches' losses."""
+    running_loss = 0.0
+    for images, labels in trainloader:
+        # Flatten MNIST images into a 784 long vector
+        images = images.view(images.shape[0], -1)
+
+        optimizer.zero_grad()
+
+        output = model(images)
+        loss = criterion(output, labels)
+        loss.backward()
+        optimizer.step()
+
+        running_loss += loss.item()
+    return running_loss / len(trainloader)
+
+
+def train_tutorial(
+    model: nn.Module,
+    trainloader: DataLoader[Sample] | InOrder,
+    epochs: int = 5,
+    lr: float = 0.003,
+    momentum: float = 0.0,
+    report: Callable[[str], object] = print,
+) -> list[float]:
+    """The tutorial's training: changes ``model``, reports and returns each epoch's loss."""
+    criterion = nn.NLLLoss()
+    optimizer = optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    losses = []
+    for _ in range(epochs):
+        losses.append(train_epoch(model, criterion, optimizer, trainloader))
+        report(f"Training loss: {losses[-1]}")
+    return losses
+
+
+def train_in_order(
+    model: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    orders: Iterable[npt.ArrayLike],
+    batch_size: int = 64,
+    lr: float = 0.003,
+    momentum: float = 0.0,
+) -> list[float]:
+    """The same loop with all data in one tensor and an integer order [n] for every epoch.
+
+    ``inputs`` [n, 784] has the dtype of ``model``, which is changed; ``labels`` [n] is int64.
+    Returns each epoch's loss: the mean over its batches, the short last one included.
+    """
+    criterion = nn.NLLLoss()
+    optimizer = optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    return [
+        train_epoch(model, criterion, optimizer, InOrder(inputs, labels, order, batch_size))
+        for order in orders
+    ]
+
+
+def normalize(images: npt.NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What ``transform`` makes of every image, flattened: uint8 [n, 28, 28] -> dtype [n, 784]."""
+    pixels = torch.tensor(images).view(len(images), -1)
+    return pixels.to(dtype).div(255).sub_(0.5).div_(0.5)
+
+
+def dataloader_order(n: int, generator: torch.Generator) -> npt.NDArray[np.int32]:
+    """The order int32 [n] of the next epoch of ``DataLoader(shuffle=True, generator=generator)``.
+
+    Advances ``generator`` exactly as that epoch, run to its end, would.
+    """
+    # The loader draws a seed for workers, needed or not.
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    order = torch.randperm(n, generator=generator)
+    # RandomSampler ends with a second permutation, of which it takes the first n % n = 0 entries.
+    torch.randperm(n, generator=generator)
+    return order.numpy().astype(np.int32)
+
+
+def evaluate(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Mean loss in nats and accuracy in [0, 1] over ``inputs`` [n, 784] and ``labels`` [n]."""
+    with torch.no_grad():
+        output = model(inputs)
+        loss = nn.NLLLoss()(output, labels).item()
+        accuracy = (output.argmax(dim=1) == labels).double().mean().item()
+    return loss, accuracy

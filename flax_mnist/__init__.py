@@ -1,0 +1,54 @@
+"""The PyTorch MNIST tutorial as pure functions in JAX, Flax and optax."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from flax_mnist.config import Config as Config
+    from flax_mnist.data import Dataset as Dataset
+    from flax_mnist.data import load_dataset as load_dataset
+    from flax_mnist.evaluation import evaluate as evaluate
+    from flax_mnist.evaluation import predict as predict
+    from flax_mnist.interop import from_torch_state_dict as from_torch_state_dict
+    from flax_mnist.interop import to_torch_state_dict as to_torch_state_dict
+    from flax_mnist.model import MLP as MLP
+    from flax_mnist.model import cross_entropy_loss as cross_entropy_loss
+    from flax_mnist.model import nll_loss as nll_loss
+    from flax_mnist.model import normalize as normalize
+    from flax_mnist.train import State as State
+    from flax_mnist.train import init_state as init_state
+    from flax_mnist.train import sgd as sgd
+    from flax_mnist.train import train_epoch as train_epoch
+    from flax_mnist.train import train_step as train_step
+
+_MODULE_OF = {
+    "Config": "config",
+    "Dataset": "data",
+    "MLP": "model",
+    "State": "train",
+    "cross_entropy_loss": "model",
+    "evaluate": "evaluation",
+    "from_torch_state_dict": "interop",
+    "init_state": "train",
+    "load_dataset": "data",
+    "nll_loss": "model",
+    "normalize": "model",
+    "predict": "evaluation",
+    "sgd": "train",
+    "to_torch_state_dict": "interop",
+    "train_epoch": "train",
+    "train_step": "train",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    # Only what is used is imported: `flax-mnist --help` need not wait for jax.
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

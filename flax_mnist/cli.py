@@ -1,0 +1,273 @@
+"""The command line. Each subcommand is a dataclass of its flags and a few lines that call the rest.
+
+jax and all that needs it are imported where they are used, so that help and refusals are quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
+
+import tyro
+
+from flax_mnist import __version__, terminal
+from flax_mnist.config import Config, DatasetName
+from flax_mnist.errors import FlaxMnistError, RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flax_mnist.data import Dataset
+    from flax_mnist.model import MLP, Params
+
+    Picture = tuple[str, str | None, NDArray[np.uint8]]  # title, class if known, image
+
+Dir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+Trained = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where it runs."""
+
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Device to run on; auto is JAX's choice: TPU, else GPU, else CPU."""
+    compilation_cache: bool = True
+    """Do not keep compiled programs in the user's cache folder for the next start."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train the network and keep it in a run folder."""
+
+    config: Config = dataclasses.field(default_factory=Config)
+    dataset: DatasetName = "auto"
+    """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
+    data_dir: Dir = None
+    """Folder with the four IDX files, gzipped or not, or a tensorflow-datasets folder."""
+    run_dir: Dir = None
+    """Folder to write to. By default runs/<dataset>-<timestamp>."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Trains, with a line for each epoch."""
+        from flax_mnist import interop, run_dir, runtime, train
+        from flax_mnist.data import load_dataset
+
+        config = self.config
+        device = runtime.start(
+            self.machine.device, config.precision, self.machine.compilation_cache
+        )
+        with terminal.warnings_at_both_ends():
+            dataset = load_dataset(self.dataset, self.data_dir)
+            state = train.init_state(config)
+            path = run_dir.create(self.run_dir, dataset.name)
+            run_dir.write_config(path, config, dataset, self.data_dir, device)
+            terminal.say(terminal.header(config, dataset, state.params, device))
+            start = time.perf_counter()
+            run_epoch = train.compile_epoch(config, state, dataset.train)
+            terminal.say(f"Compiled in {time.perf_counter() - start:.2f} s")
+            with terminal.progress_bar(config.epochs) as advance:
+                for current, metrics in train.fit(config, dataset, state, run_epoch):
+                    run_dir.append_metrics(path, metrics, dataset.name)
+                    interop.save_weights(path / run_dir.WEIGHTS, current.params)
+                    terminal.say(terminal.epoch_line(metrics, config.epochs))
+                    advance()
+            terminal.say(f"Saved in {path}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score trained weights on the test images."""
+
+    weights: Trained
+    """Run folder, or safetensors file with PyTorch's names."""
+    dataset: DatasetName | None = None
+    """Images to score on. By default those the run was trained on; for a file, auto."""
+    data_dir: Dir = None
+    """Folder with the images, as for train. By default the run's."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Prints test loss and accuracy."""
+        from flax_mnist.evaluation import evaluate
+
+        with terminal.warnings_at_both_ends():
+            trained = _load(self)
+            dataset = trained.load_dataset()
+            score = evaluate(trained.params, *dataset.test, model=trained.model)
+            terminal.say(terminal.score(dataset, float(score.loss), float(score.accuracy)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Show the class probabilities of pictures or test images."""
+
+    weights: Trained
+    """Run folder, or safetensors file with PyTorch's names."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
+    """Picture files, a digit each. 28x28 is taken as it is; any other size is centred and scaled
+    as MNIST's digits are. Dark ink on a bright ground is inverted."""
+    index: tuple[int, ...] = ()
+    """Test images, counted from 0."""
+    dataset: DatasetName | None = None
+    """Whose test images. By default those of the run; for a file, auto."""
+    data_dir: Dir = None
+    """Folder with the images, as for train. By default the run's."""
+    json: bool = False
+    """Print one JSON object a picture instead of a chart."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Prints ten probabilities for each picture."""
+        if not self.images and not self.index:
+            raise RequestError(
+                "predict needs picture files, or --index with numbers of test images."
+            )
+        import numpy as np
+
+        from flax_mnist.evaluation import predict
+        from flax_mnist.images import read_image
+
+        with terminal.warnings_at_both_ends():
+            trained = _load(self)
+            pictures: list[Picture] = [(str(path), None, read_image(path)) for path in self.images]
+            names = trained.class_names
+            if self.index:
+                dataset = trained.load_dataset()
+                names = dataset.class_names
+                pictures += [_test_picture(dataset, i) for i in self.index]
+            images = np.stack([image for _, _, image in pictures])
+            rows = np.asarray(predict(trained.params, images, model=trained.model)).tolist()
+            show = terminal.prediction_json if self.json else terminal.prediction_chart
+            for (title, label, _), probabilities in zip(pictures, rows, strict=True):
+                terminal.say(show(title, label, names, probabilities))
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Show versions, devices, the data that is found, and what is missing."""
+
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Prints a table."""
+        from flax_mnist.doctor import diagnose
+
+        terminal.say(diagnose())
+
+
+Command = Train | Evaluate | Predict | Doctor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line (by default that of the process) and returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        if list(argv) == ["--version"]:
+            terminal.say(f"flax-mnist {__version__}")
+            return 0
+        _parse(argv).run()
+    except FlaxMnistError as error:
+        if debug:
+            raise
+        terminal.complain(f"flax-mnist: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        terminal.complain("flax-mnist: interrupted")
+        return 130
+    return 0
+
+
+def _terminate(*_: object) -> NoReturn:
+    terminal.complain("flax-mnist: terminated")
+    sys.exit(143)
+
+
+# ---- Flags ----------------------------------------------------------------------------------
+
+
+def _parse(argv: Sequence[str]) -> Command:
+    panel = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(panel):
+            command: Command = tyro.cli(
+                Command,
+                prog="flax-mnist",
+                description="The PyTorch MNIST tutorial in JAX: train, evaluate, predict.",
+                args=argv,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise RequestError(_one_line(panel.getvalue())) from None
+        raise
+    return command
+
+
+def _one_line(panel: str) -> str:
+    """tyro's error panel without its frame: what is wrong, what may be meant, where to look."""
+    text = re.sub(r"\x1b\[[\d;]*m", "", panel)
+    rows = [row.strip("│ ") for row in text.splitlines() if row[:1] not in "╭╰"]
+    parts = [" ".join(part.split()) for part in re.split(r"\n─+\n", "\n".join(rows))]
+    said = [part if part.endswith(".") else f"{part}." for part in parts if part]
+    return "\n".join([" ".join(said[:-1]), said[-1]]) if len(said) > 1 else " ".join(said)
+
+
+# ---- Trained weights -------------------------------------------------------------------------
+
+
+class _Trained(NamedTuple):
+    model: MLP
+    params: Params
+    class_names: tuple[str, ...]
+    dataset: DatasetName
+    data_dir: Path | None
+
+    def load_dataset(self) -> Dataset:
+        from flax_mnist.data import load_dataset
+
+        return load_dataset(self.dataset, self.data_dir)
+
+
+def _load(command: Evaluate | Predict) -> _Trained:
+    """The weights of a run folder or a file, and the images they are meant for."""
+    from flax_mnist import interop, run_dir, runtime
+    from flax_mnist.data import DIGITS
+    from flax_mnist.model import make_model
+
+    path, dataset, data_dir = command.weights, command.dataset, command.data_dir
+    class_names = DIGITS
+    if path.is_dir():
+        record = run_dir.read_config(path)
+        weights = interop.load_weights(path / run_dir.WEIGHTS)
+        config, class_names = record.config, record.class_names
+        if dataset is None:
+            dataset, data_dir = record.dataset, data_dir or record.data_dir
+    else:
+        weights = interop.load_weights(path)
+        config = Config(precision="float64" if weights["0.bias"].dtype == "float64" else "float32")
+    config = dataclasses.replace(config, hidden_sizes=interop.hidden_sizes(weights))
+    runtime.start(command.machine.device, config.precision, command.machine.compilation_cache)
+    params = interop.from_torch_state_dict(weights)
+    return _Trained(make_model(config), params, class_names, dataset or "auto", data_dir)
+
+
+def _test_picture(dataset: Dataset, index: int) -> Picture:
+    images, labels = dataset.test
+    if not 0 <= index < len(labels):
+        raise RequestError(f"index is {index}; the test images are 0 to {len(labels) - 1}.")
+    return f"{dataset.name} test image {index}", dataset.class_names[labels[index]], images[index]

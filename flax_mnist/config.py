@@ -1,0 +1,62 @@
+"""What a run is: every choice that decides its result, with the tutorial's values as defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+from flax_mnist.errors import RequestError
+
+DatasetName = Literal["auto", "mnist", "fashion_mnist", "kmnist", "synthetic"]
+Init = Literal["torch", "flax"]
+Precision = Literal["float32", "bfloat16", "float64"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The network, the optimizer and the order of the images.
+
+    Raises:
+        RequestError: a value is out of its range; the message names the field.
+    """
+
+    epochs: int = 5
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images a step. The last batch of an epoch is what is left, as with PyTorch's DataLoader."""
+    learning_rate: float = 0.003
+    """Step size of SGD."""
+    momentum: float = 0.0
+    """Momentum of SGD, in [0, 1)."""
+    hidden_sizes: tuple[int, ...] = (128, 64)
+    """Units of each hidden layer, from the input to the output."""
+    init: Init = "torch"
+    """Initial weights: torch is nn.Linear's uniform rule, flax is nn.Dense's LeCun normal."""
+    precision: Precision = "float32"
+    """Number format. bfloat16 computes in bfloat16 and keeps the weights in float32."""
+    seed: int = 0
+    """Decides the initial weights and the order of the images."""
+
+    def __post_init__(self) -> None:
+        rate, sizes = self.learning_rate, self.hidden_sizes
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 1, "batch-size", self.batch_size, "at least 1")
+        _require(rate > 0 and math.isfinite(rate), "learning-rate", rate, "above 0 and finite")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
+        _require(
+            len(sizes) > 0 and all(1 <= size <= MAX_HIDDEN for size in sizes),
+            "hidden-sizes",
+            " ".join(map(str, sizes)) or "empty",
+            f"one or more sizes from 1 to {MAX_HIDDEN}",
+        )
+        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+
+
+MAX_HIDDEN = 65_536
+"""Widest layer that is taken for a wish; its 784 x 65,536 weights are 206 MB already."""
+
+
+def _require(holds: bool, field: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise RequestError(f"{field} is {value}; it must be {allowed}.")

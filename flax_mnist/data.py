@@ -1,0 +1,254 @@
+"""From a name and a folder to images and labels."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flax_mnist import synthetic
+from flax_mnist.config import DatasetName
+from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
+from flax_mnist.idx import read_idx
+
+DIGITS = tuple("0123456789")
+
+NETWORK_TIMEOUT = 4.0
+"""Seconds after which a server that has not answered counts as out of reach."""
+
+_SPLITS = {"train": "train", "test": "t10k"}
+_TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
+
+class Split(NamedTuple):
+    """Images and what they show."""
+
+    images: NDArray[np.uint8]
+    """`[n, 28, 28]`, 0 is background."""
+    labels: NDArray[np.int32]
+    """`[n]` in [0, 10)."""
+
+
+class Dataset(NamedTuple):
+    """A training and a test split."""
+
+    name: str
+    """mnist, fashion_mnist, kmnist or synthetic; never auto."""
+    source: str
+    """Where it came from, for people."""
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+class DownloadError(FlaxMnistError):
+    """The dataset is not on disk and could not be fetched. Exit code 1."""
+
+
+def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None) -> Dataset:
+    """Finds a dataset on disk, or downloads it.
+
+    Args:
+        name: `auto` is MNIST where it can be had, otherwise `synthetic` with a warning. A folder
+            that is named is meant: with `data_dir`, `auto` is MNIST.
+        data_dir: a folder with the four IDX files, gzipped or not, as they are or as torchvision
+            lays them out; or a tensorflow-datasets folder (default: its own, usually
+            `~/tensorflow_datasets`), which takes what has to be downloaded.
+
+    Raises:
+        RequestError: `data_dir` is no folder, or holds some of the four files only.
+        DataError: a file that was found is damaged.
+        DownloadError: the dataset is not on disk and its server cannot be reached.
+    """
+    if name == "synthetic":
+        arrays = synthetic.load()
+        return Dataset(
+            "synthetic",
+            "the built-in generator",
+            DIGITS,
+            _split(arrays["train_images"], arrays["train_labels"]),
+            _split(arrays["test_images"], arrays["test_labels"]),
+        )
+    if name == "auto" and data_dir is None:
+        try:
+            return load_dataset("mnist")
+        except DownloadError as error:
+            warnings.warn(
+                f"this is NOT MNIST but the built-in synthetic digits: {error}",
+                FlaxMnistWarning,
+                stacklevel=2,
+            )
+            return load_dataset("synthetic")
+    name = "mnist" if name == "auto" else name
+    if data_dir is not None:
+        data_dir = Path(data_dir).expanduser()
+        if not data_dir.is_dir():
+            raise RequestError(f"--data-dir {data_dir}: there is no such folder.")
+        for folder in (data_dir, data_dir / _TORCHVISION_FOLDERS[name] / "raw"):
+            files = _idx_files(folder)
+            if files:
+                return _read_idx_files(name, files, str(folder))
+    return _from_tfds(name, data_dir)
+
+
+def find_dataset(name: str) -> str | None:
+    """Where tensorflow-datasets keeps `name` on this machine; None if it would be downloaded."""
+    builder = _builder(name, None)
+    if _is_prepared(builder):
+        return str(builder.data_path)
+    files = _downloaded_files(builder)
+    return str(next(iter(files.values())).parent) if files else None
+
+
+# ---- IDX files ------------------------------------------------------------------------------
+
+
+def _idx_files(folder: Path) -> dict[str, Path]:
+    """The four IDX files of a folder by their stem; empty if it has none of them.
+
+    A gzipped file is preferred, since its checksum shows damage.
+    """
+    found, missing = {}, []
+    for prefix in _SPLITS.values():
+        for stem in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
+            path = next((p for p in (folder / f"{stem}.gz", folder / stem) if p.exists()), None)
+            if path:
+                found[stem] = path
+            else:
+                missing.append(stem)
+    if found and missing:
+        raise RequestError(
+            f"{folder}: holds only some of the IDX files; missing: {', '.join(missing)}."
+        )
+    return found
+
+
+def _read_idx_files(name: str, files: dict[str, Path], source: str) -> Dataset:
+    splits = {}
+    for split, prefix in _SPLITS.items():
+        image_file = files[f"{prefix}-images-idx3-ubyte"]
+        label_file = files[f"{prefix}-labels-idx1-ubyte"]
+        images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
+        if images.shape[1:] != (28, 28):
+            height, width = images.shape[1:]
+            raise DataError(f"{image_file}: its images are {height}x{width}, not 28x28.")
+        if len(images) != len(labels):
+            raise DataError(
+                f"{label_file}: {len(labels):,} labels for the {len(images):,} images of "
+                f"{image_file.name}."
+            )
+        if labels.max() >= len(DIGITS):
+            where = int(labels.argmax())
+            raise DataError(f"{label_file}: label {labels[where]} at {where}; they must be 0 to 9.")
+        splits[split] = _split(images, labels)
+    return Dataset(name, source, _class_names(name), splits["train"], splits["test"])
+
+
+def _split(images: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> Split:
+    return Split(images, labels.astype(np.int32))
+
+
+def _class_names(name: str) -> tuple[str, ...]:
+    # Digits are their own names: MNIST on disk is read without importing tensorflow_datasets.
+    if name == "mnist":
+        return DIGITS
+    return tuple(_builder(name, None).info.features["label"].names)
+
+
+# ---- tensorflow-datasets, without TensorFlow ------------------------------------------------
+
+
+def _builder(name: str, data_dir: Path | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    # The one format that can be read at random and without TensorFlow.
+    return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+
+
+def _is_prepared(builder: Any) -> bool:
+    return any(Path(builder.data_path).glob("*.array_record*"))
+
+
+def _downloads(builder: Any) -> Path:
+    return Path(builder.data_path).parents[1] / "downloads"
+
+
+def _downloaded_files(builder: Any) -> dict[str, Path]:
+    """The four source files in the download manager's cache; empty unless all are there."""
+    from tensorflow_datasets.core.download import resource
+
+    files = {}
+    for url, info in builder.url_infos.items():
+        name = resource.get_dl_fname(url, info.checksum)
+        files[Path(url).stem] = _downloads(builder) / builder.name / name
+    return files if all(path.exists() for path in files.values()) else {}
+
+
+def _from_tfds(name: str, data_dir: Path | None) -> Dataset:
+    builder = _builder(name, data_dir)
+    if _is_prepared(builder):
+        return _read_prepared(builder)
+    files = _downloaded_files(builder) or _download(builder)
+    return _read_idx_files(name, files, str(next(iter(files.values())).parent))
+
+
+def _read_prepared(builder: Any) -> Dataset:
+    try:
+        splits = {}
+        for split in _SPLITS:
+            examples = list(builder.as_data_source(split=split))
+            images = np.stack([example["image"] for example in examples])[..., 0]
+            splits[split] = _split(images, np.array([example["label"] for example in examples]))
+    except Exception as error:  # whatever its readers raise
+        raise DataError(f"{builder.data_path}: cannot be read ({error}).") from error
+    return Dataset(builder.name, str(builder.data_path), _class_names(builder.name), **splits)
+
+
+def _download(builder: Any) -> dict[str, Path]:
+    import tensorflow_datasets as tfds
+
+    urls = {Path(url).stem: url for url in builder.url_infos}
+    # The download manager retries for minutes before it gives up: look first.
+    problem = _unreachable(next(iter(urls.values())))
+    remedy = "Give --data-dir a folder with its four IDX files, or --dataset synthetic."
+    if problem:
+        raise DownloadError(f"{builder.name} is not on disk and not to be had: {problem}. {remedy}")
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    try:
+        manager = tfds.download.DownloadManager(
+            download_dir=_downloads(builder), url_infos=builder.url_infos, dataset_name=builder.name
+        )
+        return {stem: Path(path) for stem, path in manager.download(urls).items()}
+    except Exception as error:  # whatever requests, its threads and the disk raise
+        raise DownloadError(f"The download of {builder.name} failed: {error}. {remedy}") from error
+
+
+def _unreachable(url: str) -> str | None:
+    """Why `url` does not answer in `NETWORK_TIMEOUT` seconds, proxies honoured; None if it does."""
+    problem: list[str | None] = [f"no answer within {NETWORK_TIMEOUT:g} s"]
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            # Not urlopen, which keeps the proxies of its first call for ever.
+            with urllib.request.build_opener().open(request, timeout=NETWORK_TIMEOUT):
+                problem[0] = None
+        except urllib.error.HTTPError as error:
+            problem[0] = f"{url} answers {error}"
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            problem[0] = f"no network ({getattr(error, 'reason', error)})"
+
+    # In a thread, since looking up a host's name heeds no time-out.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(NETWORK_TIMEOUT)
+    return problem[0]

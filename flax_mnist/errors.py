@@ -1,0 +1,25 @@
+"""The errors a user can cause or meet, each with the exit code the command line gives it.
+
+Every message is one or two lines: it names the thing that is wrong and the remedy.
+Anything else that leaves the package is a bug in it.
+"""
+
+
+class FlaxMnistError(Exception):
+    """Something failed while running: a download, a disk, the numbers. Exit code 1."""
+
+    exit_code = 1
+
+
+class FlaxMnistWarning(UserWarning):
+    """Something the user did not ask for was done instead."""
+
+
+class RequestError(FlaxMnistError):
+    """The request itself is wrong: a bad value, an unknown device, a missing file. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(FlaxMnistError):
+    """A file that was found does not hold what it must hold. Exit code 1."""

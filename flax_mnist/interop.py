@@ -1,0 +1,119 @@
+"""Weights in PyTorch's names and layouts: `0.weight [128, 784]`, `0.bias [128]`, `2.weight`, ...
+
+The numbers are the places of the linear layers in the tutorial's `nn.Sequential`, where a ReLU
+follows each; PyTorch keeps a weight as [out, in], Flax a kernel as [in, out].
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jax import Array
+from numpy.typing import NDArray
+
+from flax_mnist.errors import DataError, RequestError
+from flax_mnist.model import CLASSES, PIXELS, Params
+
+StateDict = dict[str, NDArray[np.floating]]
+
+
+def to_torch_state_dict(params: Params) -> StateDict:
+    """Flax parameters as what `nn.Sequential.load_state_dict` takes, tensors as NumPy arrays."""
+    state_dict: StateDict = {}
+    for i in range(len(params)):
+        layer = params[f"Dense_{i}"]
+        # A copy in C order: safetensors writes the memory as it lies and knows no strides.
+        state_dict[f"{2 * i}.weight"] = np.ascontiguousarray(np.asarray(layer["kernel"]).T)
+        state_dict[f"{2 * i}.bias"] = np.asarray(layer["bias"])
+    return state_dict
+
+
+def from_torch_state_dict(state_dict: Mapping[str, NDArray[np.floating]]) -> Params:
+    """The reverse of `to_torch_state_dict`, for any hidden sizes.
+
+    Args:
+        state_dict: NumPy arrays, all float32 or all float64, by PyTorch's names.
+
+    Raises:
+        DataError: names, shapes or dtypes are not those of such a network, or a weight is not
+            finite; every difference is listed.
+    """
+    check_state_dict(state_dict)
+    params: Params = {}
+    for i in range(len(state_dict) // 2):
+        kernel: Array = jnp.asarray(np.asarray(state_dict[f"{2 * i}.weight"]).T)
+        params[f"Dense_{i}"] = {"kernel": kernel, "bias": jnp.asarray(state_dict[f"{2 * i}.bias"])}
+    return params
+
+
+def check_state_dict(state_dict: Mapping[str, NDArray[np.floating]]) -> None:
+    """Raises the `DataError` that `from_torch_state_dict` would."""
+    problems = _differences(state_dict)
+    if problems:
+        raise DataError(f"not the weights of a {PIXELS}-...-{CLASSES} MLP: {'; '.join(problems)}.")
+
+
+def _differences(state_dict: Mapping[str, NDArray[np.floating]]) -> list[str]:
+    layers = max(1, (len(state_dict) + 1) // 2)
+    expected = [f"{2 * i}.{kind}" for i in range(layers) for kind in ("weight", "bias")]
+    problems = [f"{name} is missing" for name in expected if name not in state_dict]
+    problems += [f"{name} is not expected" for name in state_dict if name not in expected]
+    if problems:
+        return problems
+    arrays = {name: np.asarray(state_dict[name]) for name in expected}
+    dtypes = {str(array.dtype) for array in arrays.values()}
+    if dtypes not in ({"float32"}, {"float64"}):
+        problems.append(f"dtypes are {', '.join(sorted(dtypes))}, not all float32 or all float64")
+    size = PIXELS
+    for i in range(layers):
+        weight, bias = arrays[f"{2 * i}.weight"], arrays[f"{2 * i}.bias"]
+        out = CLASSES if i == layers - 1 else (bias.size if bias.ndim == 1 else -1)
+        for name, array, shape in (("weight", weight, (out, size)), ("bias", bias, (out,))):
+            if array.shape != shape:
+                wanted = "[" + ", ".join("?" if n < 0 else str(n) for n in shape) + "]"
+                problems.append(f"{2 * i}.{name} is {list(array.shape)}, not {wanted}")
+        size = out
+    problems += [f"{k} has values that are not finite" for k, a in arrays.items() if not _finite(a)]
+    return problems
+
+
+def _finite(array: NDArray[np.floating]) -> bool:
+    return bool(np.isfinite(array).all()) if array.dtype.kind == "f" else True
+
+
+def save_weights(path: Path, params: Params) -> None:
+    """Writes the parameters to a safetensors file that PyTorch can load, all of it or nothing."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(safetensors.numpy.save(to_torch_state_dict(params)))
+    os.replace(partial, path)
+
+
+def load_weights(path: Path) -> StateDict:
+    """Reads what `save_weights`, or safetensors from PyTorch, wrote; in PyTorch's names.
+
+    Raises:
+        RequestError: there is no such file.
+        DataError: it is no safetensors file, or not the weights of such a network.
+    """
+    if not path.is_file():
+        raise RequestError(f"{path}: there is no such file.")
+    try:
+        state_dict = safetensors.numpy.load_file(path)
+    except Exception as error:  # it raises SafetensorError, OSError, KeyError, TypeError, ...
+        raise DataError(f"{path}: cannot be read as safetensors ({error}).") from error
+    try:
+        check_state_dict(state_dict)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return state_dict
+
+
+def hidden_sizes(state_dict: Mapping[str, NDArray[np.floating]]) -> tuple[int, ...]:
+    """Units of each hidden layer, read off the shapes of a checked state dict."""
+    return tuple(len(state_dict[f"{2 * i}.bias"]) for i in range(len(state_dict) // 2 - 1))

@@ -1,0 +1,131 @@
+"""The network, its input and its losses: pure functions of arrays."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+from numpy.typing import NDArray
+
+from flax_mnist.config import Config, Init
+
+Params = dict[str, dict[str, Array]]
+"""`{"Dense_0": {"kernel": [784, 128], "bias": [128]}, "Dense_1": ...}`, input to output."""
+
+PIXELS = 28 * 28
+CLASSES = 10
+
+
+class MLP(nn.Module):
+    """The tutorial's network: linear layers with ReLU between them, log-softmax at the end.
+
+    `MLP().apply({"params": params}, inputs)` is the pure function from inputs `[batch, 784]` to
+    log-probabilities `[batch, 10]`; with `method="logits"` it stops before the log-softmax.
+    """
+
+    hidden_sizes: tuple[int, ...] = Config.hidden_sizes
+    init_rule: Init = Config.init
+    dtype: DTypeLike = jnp.float32
+    """Of the products and activations."""
+    param_dtype: DTypeLike = jnp.float32
+    """Of the weights, the logits and the log-probabilities."""
+
+    def __call__(self, inputs: Array) -> Array:
+        """Log-probabilities `[batch, 10]` of `param_dtype` for inputs `[batch, 784]`."""
+        return jax.nn.log_softmax(self.logits(inputs))
+
+    @nn.compact
+    def logits(self, inputs: Array) -> Array:
+        """Logits `[batch, 10]` of `param_dtype` for inputs `[batch, 784]`."""
+        x = inputs
+        for size in self.hidden_sizes:
+            x = jax.nn.relu(self._linear(size, x))
+        return self._linear(CLASSES, x).astype(self.param_dtype)
+
+    def _linear(self, size: int, x: Array) -> Array:
+        torch_rule = torch_uniform(fan_in=x.shape[-1]) if self.init_rule == "torch" else None
+        layer = nn.Dense(
+            size,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            # float32 is float32: without this GPUs multiply in TF32 and TPUs in bfloat16.
+            precision=jax.lax.Precision.HIGHEST,
+            kernel_init=torch_rule or nn.initializers.lecun_normal(),
+            bias_init=torch_rule or nn.initializers.zeros,
+        )
+        return layer(x)
+
+
+def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
+    """`torch.nn.Linear`'s rule for weight *and* bias: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    PyTorch states the weight's as `kaiming_uniform_(a=sqrt(5))`, which comes to the same
+    (`torch.nn.Linear.reset_parameters`).
+    """
+    bound = fan_in**-0.5
+
+    def draw(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return draw
+
+
+def make_model(config: Config) -> MLP:
+    """The network that `config` describes. `precision="float64"` needs `jax_enable_x64`."""
+    wide = jnp.float64 if config.precision == "float64" else jnp.float32
+    narrow = jnp.bfloat16 if config.precision == "bfloat16" else wide
+    return MLP(config.hidden_sizes, config.init, dtype=narrow, param_dtype=wide)
+
+
+def normalize(images: Array | NDArray[np.uint8], dtype: DTypeLike = jnp.float32) -> Array:
+    """Pixels to inputs: uint8 `[batch, 28, 28]` to `[batch, 784]` in [-1, 1].
+
+    Bit for bit what torchvision's `ToTensor` and `Normalize(0.5, 0.5)` make of them,
+    `(x / 255 - 0.5) / 0.5`, compiled or not.
+    """
+    x = jnp.asarray(images, dtype).reshape(len(images), -1)
+    # A compiler turns x / 255 into x * (1 / 255), which is wrong in the last bit for 205 of the 256
+    # pixel values. The head of 1 / 255 is short enough for x * head to be exact, so that the sum
+    # with the tail's small product rounds as the quotient does.
+    scale: float = 2 ** (jnp.finfo(dtype).nmant - 1)  # type: ignore[no-untyped-call]
+    head = round(scale / 255) / scale
+    tail = (1 - 255 * head) / 255
+    quotient = x * head + x * tail
+    return (quotient - 0.5) / 0.5
+
+
+def log_probs(params: Params, images: Array | NDArray[np.uint8], model: MLP) -> Array:
+    """From pixels to log-probabilities `[batch, 10]`: uint8 images `[batch, 28, 28]`."""
+    inputs = normalize(images, model.param_dtype)
+    return cast(Array, model.apply({"params": params}, inputs))
+
+
+def nll_loss(log_probs: Array, labels: Array | NDArray[np.int32]) -> Array:
+    """Mean negative log-likelihood, as `torch.nn.NLLLoss`.
+
+    Args:
+        log_probs: `[batch, classes]` log-probabilities.
+        labels: integer `[batch]` in [0, classes).
+
+    Returns:
+        Scalar of the dtype of `log_probs`.
+    """
+    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1).mean()
+
+
+def cross_entropy_loss(logits: Array, labels: Array | NDArray[np.int32]) -> Array:
+    """Mean cross-entropy, as `torch.nn.CrossEntropyLoss`: log-softmax, then `nll_loss`.
+
+    Args:
+        logits: `[batch, classes]`, any real numbers.
+        labels: integer `[batch]` in [0, classes).
+
+    Returns:
+        Scalar of the dtype of `logits`.
+    """
+    return nll_loss(jax.nn.log_softmax(logits), labels)

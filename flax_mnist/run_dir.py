@@ -1,0 +1,130 @@
+"""The folder of a run: `config.json`, `metrics.jsonl`, `weights.safetensors`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from flax_mnist import __version__
+from flax_mnist.config import Config, DatasetName
+from flax_mnist.data import Dataset
+from flax_mnist.errors import DataError, FlaxMnistError, RequestError
+from flax_mnist.train import Metrics
+
+CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+
+
+def create(run_dir: Path | None, dataset_name: str) -> Path:
+    """Makes the folder; `None` is `runs/<dataset>-<timestamp>`.
+
+    Raises:
+        RequestError: it holds a run already, or a file stands in its place.
+        FlaxMnistError: it cannot be made.
+    """
+    if run_dir is not None:
+        return _make(run_dir)
+    stem = f"{dataset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]  # several runs within one second
+    for name in names:
+        with contextlib.suppress(FileExistsError):
+            return _make(Path("runs") / name, exist_ok=False)
+    raise FlaxMnistError(f"runs/{stem}: a thousand runs in one second.")
+
+
+def _make(path: Path, exist_ok: bool = True) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError as error:
+        if not exist_ok:
+            raise
+        raise RequestError(f"--run-dir {path}: is a file.") from error
+    except OSError as error:
+        raise FlaxMnistError(f"--run-dir {path}: cannot be made ({error.strerror}).") from error
+    if (path / CONFIG).exists():
+        raise RequestError(f"--run-dir {path}: holds a run already; give another folder.")
+    return path
+
+
+def write_config(
+    path: Path, config: Config, dataset: Dataset, data_dir: Path | None, device: jax.Device
+) -> None:
+    """Writes all that is needed to repeat the run: settings, data, versions, device."""
+    record = {
+        "config": dataclasses.asdict(config),
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "data_dir": str(data_dir.expanduser().resolve()) if data_dir else None,
+            "class_names": dataset.class_names,
+        },
+        "environment": environment(device),
+    }
+    (path / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def environment(device: jax.Device) -> dict[str, Any]:
+    """Versions and device, as they stand in `config.json`."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "versions": {"flax-mnist": __version__} | {name: version(name) for name in PACKAGES},
+        "command": sys.argv[1:],
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
+
+
+def append_metrics(path: Path, metrics: Metrics, dataset_name: str) -> None:
+    """Adds one line to `metrics.jsonl`."""
+    with (path / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics._asdict() | {"dataset": dataset_name}) + "\n")
+
+
+class Record(NamedTuple):
+    """What a run's `config.json` says of it."""
+
+    config: Config
+    dataset: DatasetName
+    data_dir: Path | None
+    class_names: tuple[str, ...]
+
+
+def read_config(path: Path) -> Record:
+    """Reads what `write_config` wrote into the run folder `path`.
+
+    Raises:
+        RequestError: the folder holds no run.
+        DataError: its `config.json` is damaged.
+    """
+    file = path / CONFIG
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        settings, dataset = record["config"], record["dataset"]
+        settings["hidden_sizes"] = tuple(settings["hidden_sizes"])
+        return Record(
+            Config(**settings),
+            dataset["name"],
+            Path(dataset["data_dir"]) if dataset["data_dir"] else None,
+            tuple(dataset["class_names"]),
+        )
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error
+    except (OSError, ValueError, KeyError, TypeError, RequestError) as error:
+        raise DataError(f"{file}: damaged ({error!r}).") from error

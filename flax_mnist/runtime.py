@@ -1,0 +1,57 @@
+"""JAX's process-wide settings, made once, before its first use."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import jax
+
+from flax_mnist.cache import cache_dir
+from flax_mnist.config import Precision
+from flax_mnist.errors import RequestError
+
+DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
+
+_EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
+
+
+def start(device: DeviceName, precision: Precision, compilation_cache: bool = True) -> jax.Device:
+    """Chooses the device that everything runs on.
+
+    Args:
+        device: `auto` is JAX's own choice: TPU, then GPU, then CPU.
+        precision: float64 has to be switched on in JAX.
+        compilation_cache: keep compiled programs in the user's cache folder, unless JAX was given
+            another by `JAX_COMPILATION_CACHE_DIR`, or `JAX_ENABLE_COMPILATION_CACHE` is false.
+
+    Raises:
+        RequestError: there is no such device; the message names those there are.
+    """
+    jax.config.update("jax_enable_x64", precision == "float64")
+    if not compilation_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+        # Every program of ours is small and quick to compile: keep them all.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to others
+    try:
+        chosen = jax.devices(None if device == "auto" else device)[0]
+    except RuntimeError as error:
+        raise RequestError(_no_device(device)) from error
+    jax.config.update("jax_default_device", chosen)
+    return chosen
+
+
+def _no_device(device: DeviceName) -> str:
+    try:
+        there = ", ".join(sorted({d.platform for d in jax.devices()}))
+    except RuntimeError as error:  # JAX_PLATFORMS names something that is not there
+        return f"JAX finds no device: {str(error).splitlines()[0]} Look at JAX_PLATFORMS."
+    remedy = (
+        f" JAX needs its plugin for it: install {_EXTRAS[device]}." if device in _EXTRAS else ""
+    )
+    return f"--device {device}: there is none; JAX finds {there}.{remedy}"

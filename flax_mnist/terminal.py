@@ -1,0 +1,137 @@
+"""What a person reads: lines, bars and warnings. Plain text in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console, RenderableType
+
+from flax_mnist.errors import FlaxMnistWarning
+
+if TYPE_CHECKING:
+    import jax
+
+    from flax_mnist.config import Config
+    from flax_mnist.data import Dataset
+    from flax_mnist.model import Params
+    from flax_mnist.train import Metrics
+
+_out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+BAR_WIDTH = 40
+
+
+def say(what: RenderableType) -> None:
+    """Prints to stdout."""
+    _out.print(what)
+
+
+def complain(what: str, style: str | None = None) -> None:
+    """Prints to stderr."""
+    _err.print(what, style=style)
+
+
+@contextlib.contextmanager
+def warnings_at_both_ends() -> Iterator[None]:
+    """Shows the block's warnings as they come and again when it has ended well."""
+    shown: list[str] = []
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, FlaxMnistWarning):
+            shown.append(f"WARNING: {message}")
+            complain(shown[-1], style="bold yellow")
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FlaxMnistWarning)
+        others, warnings.showwarning = warnings.showwarning, show
+        yield
+    for text in shown:
+        complain(text, style="bold yellow")
+
+
+@contextlib.contextmanager
+def progress_bar(epochs: int) -> Iterator[Callable[[], None]]:
+    """A bar that the yielded function moves on by an epoch; nothing where there is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("Epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_out, transient=True, disable=not _out.is_terminal) as progress:
+        task = progress.add_task("", total=epochs)
+        yield lambda: progress.advance(task)
+
+
+def header(config: Config, dataset: Dataset, params: Params, device: jax.Device) -> str:
+    """What is trained, on what, and where."""
+    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    sizes = [28 * 28, *(len(layer["bias"]) for layer in params.values())]
+    count = sum(array.size for layer in params.values() for array in layer.values())
+    momentum = f", momentum {config.momentum:g}" if config.momentum else ""
+    return (
+        f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
+        f"{'-'.join(map(str, sizes))} MLP, {count:,} parameters, {config.init} initialisation, "
+        f"{config.precision}, seed {config.seed}\n"
+        f"SGD, learning rate {config.learning_rate:g}{momentum}, batches of {config.batch_size}, "
+        f"on {device.platform} ({device.device_kind})"
+    )
+
+
+def epoch_line(metrics: Metrics, epochs: int) -> str:
+    """An epoch's metrics; the tutorial's `Training loss: ...` among them."""
+    return (
+        f"Epoch {metrics.epoch}/{epochs}  Training loss: {metrics.train_loss:.4f}  "
+        f"test loss {metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}  "
+        f"{metrics.seconds:.2f} s  {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def score(dataset: Dataset, loss: float, accuracy: float) -> str:
+    """Test loss and accuracy."""
+    n = len(dataset.test.labels)
+    return (
+        f"{dataset.name}: {n:,} test images from {dataset.source}\n"
+        f"test loss {loss:.4f}  test accuracy {accuracy:.2%}"
+    )
+
+
+def prediction_chart(
+    title: str, label: str | None, names: Sequence[str], probabilities: Sequence[float]
+) -> str:
+    """The likeliest class, and a bar for each."""
+    bar = "█" if (_out.encoding or "").lower().startswith("utf") else "#"
+    likeliest = names[probabilities.index(max(probabilities))]
+    truth = "" if label is None else f" (label: {label})"
+    width = max(map(len, names))
+    rows = [
+        f"  {name:>{width}}  {p:7.2%}  {bar * round(BAR_WIDTH * p)}".rstrip()
+        for name, p in zip(names, probabilities, strict=True)
+    ]
+    return "\n".join([f"{title}: {likeliest}{truth}", *rows])
+
+
+def prediction_json(
+    title: str, label: str | None, names: Sequence[str], probabilities: Sequence[float]
+) -> str:
+    """The same as one JSON object."""
+    return json.dumps(
+        {
+            "image": title,
+            "prediction": names[probabilities.index(max(probabilities))],
+            "label": label,
+            "probabilities": dict(zip(names, probabilities, strict=True)),
+        },
+        ensure_ascii=False,
+    )

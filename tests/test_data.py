@@ -1,0 +1,384 @@
+"""Names and folders to arrays: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import io
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flax_mnist import data
+from flax_mnist.data import DIGITS, DownloadError, load_dataset
+from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
+from flax_mnist.idx import MAX_BYTES, read_idx
+from tests.conftest import idx
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+def header(*shape: int, zeros: int = 0, kind: int = 8, ndim: int | None = None) -> bytes:
+    dimensions = len(shape) if ndim is None else ndim
+    return struct.pack(f">HBB{len(shape)}I", zeros, kind, dimensions, *shape)
+
+
+# ---- What is read ---------------------------------------------------------------------------
+
+
+def test_reads_the_four_files(idx_dir, digits):
+    dataset = load_dataset("mnist", idx_dir)
+    assert (dataset.name, dataset.class_names) == ("mnist", DIGITS)
+    assert dataset.source == str(idx_dir)
+    np.testing.assert_array_equal(dataset.train.images, digits["train_images"])
+    np.testing.assert_array_equal(dataset.test.labels, digits["test_labels"])
+    assert dataset.train.images.dtype == np.uint8
+    assert dataset.train.labels.dtype == np.int32
+
+
+def test_reads_files_that_are_not_gzipped(idx_dir, digits):
+    for path in idx_dir.iterdir():
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    np.testing.assert_array_equal(
+        load_dataset("auto", idx_dir).test.images, digits["test_images"]
+    )
+
+
+def test_reads_the_folder_that_torchvision_makes(idx_dir, tmp_path, digits):
+    raw = tmp_path / "data" / "FashionMNIST" / "raw"
+    raw.parent.mkdir(parents=True)
+    idx_dir.rename(raw)
+    dataset = load_dataset("fashion_mnist", tmp_path / "data")
+    np.testing.assert_array_equal(dataset.train.labels, digits["train_labels"])
+    assert dataset.class_names[9] == "Ankle boot"
+
+
+def test_mnist_is_the_original(mnist_dir):
+    dataset = load_dataset("mnist", mnist_dir)
+    assert dataset.train.images.shape == (60_000, 28, 28)
+    # Of the uncompressed files, as torch's and tensorflow's users know them: first labels, counts.
+    assert dataset.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert np.bincount(dataset.test.labels).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
+    ]  # fmt: skip
+    mean = dataset.train.images.mean() / 255
+    assert mean == pytest.approx(0.1307, abs=5e-5)  # the constant of pytorch/examples
+
+
+def test_the_names_of_digits_are_those_of_tensorflow_datasets():
+    builder = data._builder("mnist", None)
+    assert tuple(builder.info.features["label"].names) == DIGITS
+
+
+def test_synthetic_is_the_size_of_mnist():
+    dataset = load_dataset("synthetic")
+    assert (dataset.name, dataset.class_names) == ("synthetic", DIGITS)
+    assert dataset.train.images.shape == (60_000, 28, 28)
+    assert dataset.test.labels.shape == (10_000,)
+    assert dataset.test.labels.dtype == np.int32
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+# ---- What is refused ------------------------------------------------------------------------
+
+
+def damage(idx_dir: Path, name: str, content: bytes) -> Path:
+    (idx_dir / name).write_bytes(content)
+    return idx_dir
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        pytest.param(IMAGES, lambda z: z[:-2000], "damaged gzip", id="truncated gzip"),
+        pytest.param(IMAGES, lambda z: flip(gzip.compress(gzip.decompress(z), 0)),
+                     "damaged gzip .*CRC", id="flipped byte"),
+        pytest.param(IMAGES, lambda z: b"", "ends within its header", id="empty file"),
+        pytest.param(IMAGES, lambda z: b"<html>404</html>", "damaged gzip", id="not gzip"),
+        pytest.param(IMAGES, lambda z: z + b"junk", "damaged gzip", id="junk after the gzip"),
+    ],
+)  # fmt: skip
+def test_damaged_gzip(idx_dir, name, change, says):
+    damage(idx_dir, name, change((idx_dir / name).read_bytes()))
+    with pytest.raises(DataError, match=says) as error:
+        load_dataset("mnist", idx_dir)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        pytest.param(IMAGES, header(1, 28, 28, zeros=7) + bytes(784), "not an IDX", id="magic"),
+        pytest.param(IMAGES, header(1, 28, 28, kind=9) + bytes(784), "type 0x09", id="dtype"),
+        pytest.param(IMAGES, header(28, 28, 1, ndim=2) + bytes(784), "2 dimensions", id="ndim"),
+        pytest.param(IMAGES, header(1000, 14, 56) + bytes(784_000), "14x56", id="image size"),
+        pytest.param(IMAGES, header(0, 28, 28), "promises", id="empty set"),
+        pytest.param(IMAGES, header(2**32 - 1, 2**32 - 1, 2**32 - 1), "promises", id="overflow"),
+        pytest.param(IMAGES, header(1000, 28, 28) + bytes(784_001), "holds more", id="trailing"),
+        pytest.param(IMAGES, header(1000, 28, 28) + bytes(783_999), "holds 783,999", id="short"),
+        pytest.param(IMAGES, header(1000, 28), "ends within its header", id="half a header"),
+        pytest.param(LABELS, header(999) + bytes(999), "999 labels for the 1,000", id="count"),
+        pytest.param(LABELS, header(1000) + bytes(999) + b"\n", "label 10 at 999", id="label 10"),
+    ],
+)
+@pytest.mark.parametrize("gzipped", [True, False])
+def test_wrong_content(idx_dir, name, content, says, gzipped):
+    if gzipped:
+        damage(idx_dir, name, gzip.compress(content))
+    else:
+        (idx_dir / name).unlink()
+        name = name.removesuffix(".gz")
+        damage(idx_dir, name, content)
+    with pytest.raises(DataError, match=says) as error:
+        load_dataset("mnist", idx_dir)
+    assert name in str(error.value)
+
+
+def test_a_gzip_bomb_costs_no_more_than_an_honest_file(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header(10))
+        for _ in range(64):
+            file.write(bytes(2**20))
+    read = 0
+    original = gzip.GzipFile.read
+
+    def counting(self, size=-1):
+        nonlocal read
+        assert size >= 0
+        chunk = original(self, size)
+        read += len(chunk)
+        return chunk
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counting)
+    with pytest.raises(DataError, match="holds more"):
+        read_idx(path, ndim=1)
+    assert read == 8 + 10 + 1
+
+
+def test_a_header_may_not_promise_more_than_any_such_set_has(tmp_path):
+    path = tmp_path / "huge"
+    path.write_bytes(header(MAX_BYTES + 1))
+    with pytest.raises(DataError, match="which no such set has"):
+        read_idx(path, ndim=1)
+
+
+def test_unreadable_files(tmp_path):
+    for make in (
+        lambda p: p.mkdir(),
+        lambda p: p.symlink_to(p),
+        lambda p: None,
+    ):
+        path = tmp_path / make.__code__.co_code.hex()
+        make(path)
+        with pytest.raises(DataError, match="cannot be read"):
+            read_idx(path, ndim=1)
+
+
+def test_a_missing_file_is_named(idx_dir):
+    (idx_dir / LABELS).unlink()
+    with pytest.raises(RequestError, match="missing: train-labels-idx1-ubyte"):
+        load_dataset("mnist", idx_dir)
+
+
+def test_a_data_dir_must_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("absent", "file"):
+        with pytest.raises(RequestError, match="no such folder"):
+            load_dataset("auto", tmp_path / name)
+
+
+# ---- Without MNIST, without its network ------------------------------------------------------
+
+
+@pytest.fixture
+def _no_network(monkeypatch):
+    """Every connection is refused: the proxy that the variables name is not there."""
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_auto_falls_back_with_a_warning():
+    with pytest.warns(FlaxMnistWarning, match="NOT MNIST"):
+        dataset = load_dataset("auto")
+    assert dataset.name == "synthetic"
+
+
+@pytest.mark.usefixtures("_no_network")
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_a_named_dataset_never_falls_back(name):
+    with pytest.raises(DownloadError, match=rf"{name} is not on disk .*--data-dir"):
+        load_dataset(name)
+
+
+@pytest.mark.usefixtures("_no_network")
+def test_auto_with_a_named_folder_never_falls_back(tmp_path):
+    with pytest.raises(DownloadError, match="mnist is not on disk"):
+        load_dataset("auto", tmp_path)
+
+
+def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
+    answer = threading.Event()
+
+    class Silent(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            answer.wait(20)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(data, "NETWORK_TIMEOUT", 0.2)
+    try:
+        problem = data._unreachable(f"http://127.0.0.1:{server.server_port}/")
+    finally:
+        answer.set()
+        server.shutdown()
+        server.server_close()
+    assert problem is not None
+
+
+# ---- tensorflow-datasets ---------------------------------------------------------------------
+
+
+class Mirror(http.server.BaseHTTPRequestHandler):
+    """A proxy that answers every request with the file of that name in `folder`."""
+
+    folder: Path
+    requests: list[str]
+
+    def _file(self) -> bytes:
+        self.requests.append(f"{self.command} {self.path}")
+        content = (self.folder / self.path.rsplit("/", 1)[-1]).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        return content
+
+    def do_HEAD(self) -> None:
+        self._file()
+
+    def do_GET(self) -> None:
+        self.wfile.write(self._file())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mirror(idx_dir, monkeypatch):
+    """KMNIST's server (plain http) as seen through a proxy, serving the small set."""
+    handler = type("Handler", (Mirror,), {"folder": idx_dir, "requests": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for variable in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{server.server_port}")
+    for variable in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def expect_the_small_set(monkeypatch, idx_dir):
+    """Puts the small set's sizes and sums in the place of those registered for KMNIST."""
+    from tensorflow_datasets.core.download import checksums
+
+    original = data._builder
+
+    def builder(name, data_dir):
+        made = original(name, data_dir)
+        for url, info in made.url_infos.items():
+            content = (idx_dir / url.rsplit("/", 1)[-1]).read_bytes()
+            small = checksums.UrlInfo(
+                len(content), hashlib.sha256(content).hexdigest(), info.filename
+            )
+            monkeypatch.setitem(made.url_infos, url, small)
+        return made
+
+    monkeypatch.setattr(data, "_builder", builder)
+
+
+def test_downloads_through_a_proxy_verifies_and_caches(
+    mirror, idx_dir, tmp_path, monkeypatch, digits
+):
+    expect_the_small_set(monkeypatch, idx_dir)
+    place = tmp_path / "tfds"
+    place.mkdir()
+    dataset = load_dataset("kmnist", place)
+    assert dataset.name == "kmnist"
+    assert dataset.class_names == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    np.testing.assert_array_equal(dataset.train.images, digits["train_images"])
+    assert sum(request.startswith("GET") for request in mirror.requests) == 4
+
+    mirror.requests.clear()
+    np.testing.assert_array_equal(
+        load_dataset("kmnist", place).test.images, dataset.test.images
+    )
+    assert mirror.requests == []  # from the cache, without a look at the network
+
+
+def test_a_download_with_a_wrong_sum_is_refused(mirror, tmp_path):
+    place = tmp_path / "tfds"
+    place.mkdir()
+    with pytest.raises(DownloadError, match="download of kmnist failed"):
+        load_dataset("kmnist", place)
+    assert mirror.requests
+
+
+def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypatch):
+    pytest.importorskip("array_record", reason="array_record has no build for this platform")
+    import tensorflow_datasets as tfds
+
+    def png(image: np.ndarray) -> io.BytesIO:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "png")
+        file.seek(0)
+        return file
+
+    class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("3.0.1")
+        name = "mnist"
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(28, 28, 1)),
+                        "label": tfds.features.ClassLabel(num_classes=10),
+                    }
+                ),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in ("train", "test")}
+
+        def _generate_examples(self, split):
+            pairs = zip(digits[f"{split}_images"][:50], digits[f"{split}_labels"], strict=False)
+            for i, (image, label) in enumerate(pairs):
+                yield i, {"image": png(image), "label": int(label)}
+
+    Mnist(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    monkeypatch.setattr(data, "_unreachable", lambda url: pytest.fail("looked at the network"))
+    dataset = load_dataset("mnist", tmp_path)
+    assert dataset.train.images.shape == (50, 28, 28)
+    # tensorflow-datasets shuffles what it prepares: compare the sets.
+    assert sorted(image.tobytes() for image in dataset.test.images) == sorted(
+        image.tobytes() for image in digits["test_images"][:50]
+    )
+    by_image = {i.tobytes(): label for i, label in zip(digits["train_images"], digits["train_labels"], strict=True)}
+    for image, label in zip(dataset.train.images, dataset.train.labels, strict=True):
+        assert by_image[image.tobytes()] == label
+
