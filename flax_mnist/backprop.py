@@ -147,7 +147,7 @@ def mlp_gradients(
     gradients: tuple[Layer, ...] = ()
     for k in reversed(range(len(params))):
         gradients = ((S[k].T @ dL, dL.sum(axis=0)), *gradients)
-        if k > 0:  # The images are no parameters.
+        if k > 0:  # The images are not trained: their gradient would be wasted work.
             dL = (dL @ params[k][0].T) * (S[k] > 0)
     return loss, gradients
 

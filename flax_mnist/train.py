@@ -55,14 +55,15 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 def init_state(config: Config) -> State:
     """The state before the first step; the same for the same config."""
-
-    @jax.jit  # one small program instead of dozens
-    def init(key: Array) -> State:
-        params = make_model(config).init(key, jnp.zeros((1, PIXELS)))["params"]
-        return State(params, make_optimizer(config).init(params))
-
-    state: State = init(jax.random.key(config.seed))
+    key = jax.random.key(config.seed)
+    state: State = _init(key, model=make_model(config), optimizer=make_optimizer(config))
     return state
+
+
+@functools.partial(jax.jit, static_argnames=("model", "optimizer"))  # one program, not dozens
+def _init(key: Array, *, model: MLP, optimizer: optax.GradientTransformation) -> State:
+    params = model.init(key, jnp.zeros((1, PIXELS)))["params"]
+    return State(params, optimizer.init(params))
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int32]:
@@ -223,7 +224,7 @@ def fit(
                 train_loss=train_loss,
                 test_loss=float(score.loss),
                 test_accuracy=round(float(score.accuracy), 6),
-                seconds=round(seconds, 4),
+                seconds=round(seconds, 6),
                 images_per_second=round(n / seconds, 1),
             ),
         )

@@ -18,7 +18,6 @@ from flax_mnist import data
 from flax_mnist.data import DIGITS, DownloadError, load_dataset
 from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 from flax_mnist.idx import MAX_BYTES, read_idx
-from tests.conftest import idx
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
@@ -45,9 +44,7 @@ def test_reads_files_that_are_not_gzipped(idx_dir, digits):
     for path in idx_dir.iterdir():
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
-    np.testing.assert_array_equal(
-        load_dataset("auto", idx_dir).test.images, digits["test_images"]
-    )
+    np.testing.assert_array_equal(load_dataset("auto", idx_dir).test.images, digits["test_images"])
 
 
 def test_reads_the_folder_that_torchvision_makes(idx_dir, tmp_path, digits):
@@ -323,9 +320,7 @@ def test_downloads_through_a_proxy_verifies_and_caches(
     assert sum(request.startswith("GET") for request in mirror.requests) == 4
 
     mirror.requests.clear()
-    np.testing.assert_array_equal(
-        load_dataset("kmnist", place).test.images, dataset.test.images
-    )
+    np.testing.assert_array_equal(load_dataset("kmnist", place).test.images, dataset.test.images)
     assert mirror.requests == []  # from the cache, without a look at the network
 
 
@@ -378,7 +373,9 @@ def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypat
     assert sorted(image.tobytes() for image in dataset.test.images) == sorted(
         image.tobytes() for image in digits["test_images"][:50]
     )
-    by_image = {i.tobytes(): label for i, label in zip(digits["train_images"], digits["train_labels"], strict=True)}
+    by_image = {
+        i.tobytes(): label
+        for i, label in zip(digits["train_images"], digits["train_labels"], strict=True)
+    }
     for image, label in zip(dataset.train.images, dataset.train.labels, strict=True):
         assert by_image[image.tobytes()] == label
-

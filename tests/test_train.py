@@ -1,0 +1,175 @@
+"""The step, the epoch and the loop."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flax_mnist import Config, Dataset, init_state, train_epoch, train_step
+from flax_mnist.data import DIGITS, Split
+from flax_mnist.errors import FlaxMnistError
+from flax_mnist.evaluation import evaluate
+from flax_mnist.train import compile_epoch, epoch_order, fit, make_model, make_optimizer
+
+
+@pytest.fixture
+def dataset(digits) -> Dataset:
+    train, test = (
+        Split(digits[f"{split}_images"], digits[f"{split}_labels"].astype(np.int32))
+        for split in ("train", "test")
+    )
+    return Dataset("synthetic", "a test", DIGITS, train, test)
+
+
+def static(config: Config) -> dict:
+    return {"model": make_model(config), "optimizer": make_optimizer(config)}
+
+
+def run_by_hand(config: Config, dataset: Dataset, order) -> tuple:
+    """An epoch as a Python loop of steps; the loss of each batch."""
+    state, losses = init_state(config), []
+    for start in range(0, len(order), config.batch_size):
+        rows = order[start : start + config.batch_size]
+        state, loss = train_step(
+            state, dataset.train.images[rows], dataset.train.labels[rows], **static(config)
+        )
+        losses.append(float(loss))
+    return state, losses
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "batches"),
+    [(64, 16), (100, 10), (1000, 1), (5000, 1), (999, 2)],
+    ids=["ragged", "even", "one batch", "one partial batch", "a last batch of one"],
+)
+def test_an_epoch_is_its_steps_and_its_loss_the_mean_of_theirs(dataset, batch_size, batches):
+    config = Config(batch_size=batch_size)
+    order = epoch_order(0, 0, 1000)
+    expected, losses = run_by_hand(config, dataset, order)
+    assert len(losses) == batches
+    state, loss = train_epoch(
+        init_state(config), *dataset.train, order, batch_size=batch_size, **static(config)
+    )
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-6)
+    jax.tree.map(
+        # XLA may fuse a loop's body otherwise than a single step: one rounding error a step.
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
+        state,
+        expected,
+    )
+    assert int(state.opt_state.count) == batches
+
+
+def test_momentum_accumulates_gradients_as_torch_does(dataset):
+    config = Config(momentum=0.9, learning_rate=0.1)
+    plain, momentum = Config(learning_rate=0.1), 0.9
+    images, labels = (array[:64] for array in dataset.train)
+    start = init_state(config).params
+
+    def gradient(params):
+        state = init_state(plain)._replace(params=jax.tree.map(jnp.copy, params))
+        after, _ = train_step(state, images, labels, **static(plain))
+        return jax.tree.map(lambda old, new: (old - new) / 0.1, params, after.params)
+
+    state, velocity, params = init_state(config), jax.tree.map(jnp.zeros_like, start), start
+    for _ in range(3):
+        state, _ = train_step(state, images, labels, **static(config))
+        velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, gradient(params))
+        params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.params, params)
+
+
+def test_the_learning_rate_can_be_vmapped(dataset):
+    config = Config()
+    images, labels = (array[:64] for array in dataset.train)
+
+    def start(learning_rate):
+        state = init_state(config)
+        state.opt_state.hyperparams["learning_rate"] = learning_rate
+        return state
+
+    rates = [0.003, 0.3]
+    step = jax.vmap(lambda state: train_step(state, images, labels, **static(config)))
+    both = step(jax.vmap(start)(jnp.array(rates)))[0].params
+    for i, rate in enumerate(rates):
+        other = Config(learning_rate=rate)
+        alone, _ = train_step(init_state(other), images, labels, **static(other))
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=1e-6), both, alone.params
+        )
+
+
+def test_the_state_is_arrays_and_without_momentum_has_no_velocity():
+    state = init_state(Config())
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    sizes = [leaf.size for leaf in jax.tree.leaves(state.opt_state)]
+    assert max(sizes) == 1
+    assert sum(leaf.size for leaf in jax.tree.leaves(init_state(Config(momentum=0.5)))) > 218_772
+
+
+def test_the_state_is_donated(dataset):
+    config, state = Config(), init_state(Config())
+    train_step(state, dataset.train.images[:8], dataset.train.labels[:8], **static(config))
+    assert state.params["Dense_0"]["kernel"].is_deleted()
+
+
+def test_the_seed_decides_the_initial_weights():
+    def kernel(seed):
+        return np.asarray(init_state(Config(seed=seed)).params["Dense_0"]["kernel"])
+
+    np.testing.assert_array_equal(kernel(3), kernel(3))
+    assert abs(np.corrcoef(kernel(3).ravel(), kernel(4).ravel())[0, 1]) < 0.02
+
+
+def test_orders_are_permutations_that_differ_by_seed_and_epoch():
+    orders = {(seed, epoch): epoch_order(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)}
+    for order in orders.values():
+        assert order.dtype == np.int32
+        np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    assert len({order.tobytes() for order in orders.values()}) == 4
+    np.testing.assert_array_equal(orders[1, 1], epoch_order(1, 1, 1000))
+
+
+def test_fit_reports_each_epoch(dataset):
+    config = Config(epochs=3, learning_rate=0.05, momentum=0.9)
+    state = init_state(config)
+    run_epoch = compile_epoch(config, state, dataset.train)
+    history = []
+    for current, metrics in fit(config, dataset, state, run_epoch):
+        score = evaluate(current.params, *dataset.test, model=make_model(config))
+        assert metrics.test_loss == float(score.loss)
+        assert metrics.test_accuracy == pytest.approx(float(score.accuracy), abs=1e-7)
+        history.append(metrics)
+    assert [m.epoch for m in history] == [1, 2, 3]
+    assert [m.step for m in history] == [16, 32, 48]
+    assert history[2].train_loss < history[1].train_loss < history[0].train_loss
+    assert history[2].test_accuracy > 0.5
+    for m in history:
+        assert m.images_per_second == pytest.approx(1000 / m.seconds, rel=0.05)
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_remedy(dataset):
+    config = Config(learning_rate=1e20)
+    state = init_state(config)
+    run_epoch = compile_epoch(config, state, dataset.train)
+    with pytest.raises(FlaxMnistError, match=r"in epoch 1.*--learning-rate below 1e\+20"):
+        list(fit(config, dataset, state, run_epoch))
+
+
+def test_evaluation_in_numpy(dataset):
+    config = Config()
+    params, model = init_state(config).params, make_model(config)
+    x = (dataset.test.images.reshape(-1, 784) / 255 - 0.5) / 0.5
+    for i in range(3):
+        layer = params[f"Dense_{i}"]
+        x = x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"])
+        x = np.maximum(x, 0) if i < 2 else x
+    labels = dataset.test.labels
+    losses = [math.log(np.exp(row).sum()) - row[y] for row, y in zip(x, labels, strict=True)]
+    score = evaluate(params, *dataset.test, model=model)
+    assert float(score.loss) == pytest.approx(np.mean(losses), rel=1e-6)
+    assert float(score.accuracy) == pytest.approx(np.mean(x.argmax(-1) == labels), abs=1e-7)
