@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn, get_args
 
 import tyro
 
@@ -23,16 +23,30 @@ from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import FlaxMnistError, RequestError
 
 if TYPE_CHECKING:
+    import jax
     import numpy as np
     from numpy.typing import NDArray
 
     from flax_mnist.data import Dataset
+    from flax_mnist.interop import StateDict
     from flax_mnist.model import MLP, Params
+    from flax_mnist.run_dir import Record
 
     Picture = tuple[str, str | None, NDArray[np.uint8]]  # title, class if known, image
 
-Dir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+
+def _dir(default: str) -> Any:
+    return tyro.conf.arg(metavar="DIR", help_behavior_hint=f"(default: {default})")
+
+
+DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 Trained = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
+DataDir = Annotated[Path | None, _dir("tensorflow-datasets' own")]
+RunDataDir = Annotated[Path | None, _dir("the run's")]
+RunDataset = Annotated[
+    DatasetName | None,
+    tyro.conf.arg(metavar=DATASETS, help_behavior_hint="(default: the run's; for a file, auto)"),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +55,7 @@ class Machine:
 
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Device to run on; auto is JAX's choice: TPU, else GPU, else CPU."""
-    compilation_cache: bool = True
+    no_compilation_cache: bool = False
     """Do not keep compiled programs in the user's cache folder for the next start."""
     debug: bool = False
     """Show the traceback of an error."""
@@ -54,26 +68,27 @@ class Train:
     config: Config = dataclasses.field(default_factory=Config)
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
-    data_dir: Dir = None
+    data_dir: DataDir = None
     """Folder with the four IDX files, gzipped or not, or a tensorflow-datasets folder."""
-    run_dir: Dir = None
-    """Folder to write to. By default runs/<dataset>-<timestamp>."""
+    run_dir: Annotated[Path | None, _dir("runs/<dataset>-<timestamp>")] = None
+    """Folder to write to."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
         """Trains, with a line for each epoch."""
-        from flax_mnist import interop, run_dir, runtime, train
+        from flax_mnist import interop, run_dir, train
         from flax_mnist.data import load_dataset
 
         config = self.config
-        device = runtime.start(
-            self.machine.device, config.precision, self.machine.compilation_cache
-        )
+        device = _start(self.machine, config)
         with terminal.warnings_at_both_ends():
             dataset = load_dataset(self.dataset, self.data_dir)
             state = train.init_state(config)
             path = run_dir.create(self.run_dir, dataset.name)
-            run_dir.write_config(path, config, dataset, self.data_dir, device)
+            record = run_dir.Record(
+                config, dataset.name, dataset.source, self.data_dir, dataset.class_names
+            )
+            run_dir.write_config(path, record, device)
             terminal.say(terminal.header(config, dataset, state.params, device))
             start = time.perf_counter()
             run_epoch = train.compile_epoch(config, state, dataset.train)
@@ -93,10 +108,10 @@ class Evaluate:
 
     weights: Trained
     """Run folder, or safetensors file with PyTorch's names."""
-    dataset: DatasetName | None = None
-    """Images to score on. By default those the run was trained on; for a file, auto."""
-    data_dir: Dir = None
-    """Folder with the images, as for train. By default the run's."""
+    dataset: RunDataset = None
+    """Images to score on."""
+    data_dir: RunDataDir = None
+    """Folder with the images, as for train."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
@@ -105,7 +120,7 @@ class Evaluate:
 
         with terminal.warnings_at_both_ends():
             trained = _load(self)
-            dataset = trained.load_dataset()
+            dataset = _load_test_data(self, trained.record)
             score = evaluate(trained.params, *dataset.test, model=trained.model)
             terminal.say(terminal.score(dataset, float(score.loss), float(score.accuracy)))
 
@@ -121,10 +136,10 @@ class Predict:
     as MNIST's digits are. Dark ink on a bright ground is inverted."""
     index: tuple[int, ...] = ()
     """Test images, counted from 0."""
-    dataset: DatasetName | None = None
-    """Whose test images. By default those of the run; for a file, auto."""
-    data_dir: Dir = None
-    """Folder with the images, as for train. By default the run's."""
+    dataset: RunDataset = None
+    """Whose test images."""
+    data_dir: RunDataDir = None
+    """Folder with the images, as for train."""
     json: bool = False
     """Print one JSON object a picture instead of a chart."""
     machine: Machine = dataclasses.field(default_factory=Machine)
@@ -137,15 +152,16 @@ class Predict:
             )
         import numpy as np
 
+        from flax_mnist.data import DIGITS
         from flax_mnist.evaluation import predict
         from flax_mnist.images import read_image
 
         with terminal.warnings_at_both_ends():
             trained = _load(self)
             pictures: list[Picture] = [(str(path), None, read_image(path)) for path in self.images]
-            names = trained.class_names
+            names = trained.record.class_names if trained.record else DIGITS
             if self.index:
-                dataset = trained.load_dataset()
+                dataset = _load_test_data(self, trained.record)
                 names = dataset.class_names
                 pictures += [_test_picture(dataset, i) for i in self.index]
             images = np.stack([image for _, _, image in pictures])
@@ -153,6 +169,57 @@ class Predict:
             show = terminal.prediction_json if self.json else terminal.prediction_chart
             for (title, label, _), probabilities in zip(pictures, rows, strict=True):
                 terminal.say(show(title, label, names, probabilities))
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write the weights of a run for other programs."""
+
+    weights: Trained
+    """Run folder, or safetensors file with PyTorch's names."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """File to write."""
+    format: Literal["safetensors"] = "safetensors"
+    """safetensors has the names and layouts that the tutorial's nn.Sequential loads."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Writes the file."""
+        from flax_mnist import interop
+
+        interop.save_weights(self.output, _load(self).params)
+        terminal.say(f"Written to {self.output}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """Make a run folder from weights that PyTorch trained."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.safetensors|FILE.pt")]
+    """State dict of the tutorial's nn.Sequential, of any hidden sizes."""
+    run_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder to make."""
+    dataset: DatasetName = "mnist"
+    """What they were trained on: what evaluate and predict will look for."""
+    data_dir: DataDir = None
+    """Folder with those images, as for train."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Makes the folder."""
+        from flax_mnist import interop, run_dir
+        from flax_mnist.data import class_names
+
+        weights = interop.load_weights(self.file)
+        config = _config_of(weights)
+        device = _start(self.machine, config)
+        path = run_dir.create(self.run_dir, self.dataset)
+        interop.save_weights(path / run_dir.WEIGHTS, interop.from_torch_state_dict(weights))
+        record = run_dir.Record(
+            config, self.dataset, str(self.file), self.data_dir, class_names(self.dataset)
+        )
+        run_dir.write_config(path, record, device)
+        terminal.say(f"Imported into {path}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,10 +232,11 @@ class Doctor:
         """Prints a table."""
         from flax_mnist.doctor import diagnose
 
+        _start(self.machine, Config())
         terminal.say(diagnose())
 
 
-Command = Train | Evaluate | Predict | Doctor
+Command = Train | Evaluate | Predict | Export | Import | Doctor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,6 +254,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         terminal.complain(f"flax-mnist: {error}")
         return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        terminal.complain(f"flax-mnist: {where}{error.strerror or error}")
+        return 1
     except KeyboardInterrupt:
         terminal.complain("flax-mnist: interrupted")
         return 130
@@ -221,10 +295,19 @@ def _parse(argv: Sequence[str]) -> Command:
 def _one_line(panel: str) -> str:
     """tyro's error panel without its frame: what is wrong, what may be meant, where to look."""
     text = re.sub(r"\x1b\[[\d;]*m", "", panel)
-    rows = [row.strip("│ ") for row in text.splitlines() if row[:1] not in "╭╰"]
-    parts = [" ".join(part.split()) for part in re.split(r"\n─+\n", "\n".join(rows))]
+    # Where the terminal has no UTF-8 there is no box, and the title is a row with a rule below.
+    boxed = text.startswith("╭")
+    rows = [row.strip("│ ") for row in text.splitlines() if row[:1] not in ("╭", "╰")]
+    parts = [" ".join(part.split()) for part in re.split(r"\n[─-]{9,}\n", "\n".join(rows))]
+    parts = parts if boxed else parts[1:]
     said = [part if part.endswith(".") else f"{part}." for part in parts if part]
     return "\n".join([" ".join(said[:-1]), said[-1]]) if len(said) > 1 else " ".join(said)
+
+
+def _start(machine: Machine, config: Config) -> jax.Device:
+    from flax_mnist import runtime
+
+    return runtime.start(machine.device, config.precision, not machine.no_compilation_cache)
 
 
 # ---- Trained weights -------------------------------------------------------------------------
@@ -233,37 +316,43 @@ def _one_line(panel: str) -> str:
 class _Trained(NamedTuple):
     model: MLP
     params: Params
-    class_names: tuple[str, ...]
-    dataset: DatasetName
-    data_dir: Path | None
-
-    def load_dataset(self) -> Dataset:
-        from flax_mnist.data import load_dataset
-
-        return load_dataset(self.dataset, self.data_dir)
+    record: Record | None
 
 
-def _load(command: Evaluate | Predict) -> _Trained:
+def _load(command: Evaluate | Predict | Export) -> _Trained:
     """The weights of a run folder or a file, and the images they are meant for."""
-    from flax_mnist import interop, run_dir, runtime
-    from flax_mnist.data import DIGITS
+    from flax_mnist import interop, run_dir
     from flax_mnist.model import make_model
 
-    path, dataset, data_dir = command.weights, command.dataset, command.data_dir
-    class_names = DIGITS
+    path = command.weights
     if path.is_dir():
         record = run_dir.read_config(path)
         weights = interop.load_weights(path / run_dir.WEIGHTS)
-        config, class_names = record.config, record.class_names
-        if dataset is None:
-            dataset, data_dir = record.dataset, data_dir or record.data_dir
+        config = dataclasses.replace(record.config, hidden_sizes=interop.hidden_sizes(weights))
     else:
+        record = None
         weights = interop.load_weights(path)
-        config = Config(precision="float64" if weights["0.bias"].dtype == "float64" else "float32")
-    config = dataclasses.replace(config, hidden_sizes=interop.hidden_sizes(weights))
-    runtime.start(command.machine.device, config.precision, command.machine.compilation_cache)
+        config = _config_of(weights)
+    _start(command.machine, config)
     params = interop.from_torch_state_dict(weights)
-    return _Trained(make_model(config), params, class_names, dataset or "auto", data_dir)
+    return _Trained(make_model(config), params, record)
+
+
+def _config_of(weights: StateDict) -> Config:
+    """What the weights alone tell."""
+    from flax_mnist.interop import hidden_sizes
+
+    wide = weights["0.bias"].dtype == "float64"
+    return Config(hidden_sizes=hidden_sizes(weights), precision="float64" if wide else "float32")
+
+
+def _load_test_data(command: Evaluate | Predict, record: Record | None) -> Dataset:
+    from flax_mnist.data import load_dataset
+
+    name, data_dir = command.dataset, command.data_dir
+    if record is not None and name in (None, record.dataset):
+        name, data_dir = record.dataset, data_dir or record.data_dir
+    return load_dataset(name or "auto", data_dir)
 
 
 def _test_picture(dataset: Dataset, index: int) -> Picture:

@@ -40,7 +40,7 @@ class Split(NamedTuple):
 class Dataset(NamedTuple):
     """A training and a test split."""
 
-    name: str
+    name: DatasetName
     """mnist, fashion_mnist, kmnist or synthetic; never auto."""
     source: str
     """Where it came from, for people."""
@@ -131,7 +131,7 @@ def _idx_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_idx_files(name: str, files: dict[str, Path], source: str) -> Dataset:
+def _read_idx_files(name: DatasetName, files: dict[str, Path], source: str) -> Dataset:
     splits = {}
     for split, prefix in _SPLITS.items():
         image_file = files[f"{prefix}-images-idx3-ubyte"]
@@ -149,16 +149,17 @@ def _read_idx_files(name: str, files: dict[str, Path], source: str) -> Dataset:
             where = int(labels.argmax())
             raise DataError(f"{label_file}: label {labels[where]} at {where}; they must be 0 to 9.")
         splits[split] = _split(images, labels)
-    return Dataset(name, source, _class_names(name), splits["train"], splits["test"])
+    return Dataset(name, source, class_names(name), splits["train"], splits["test"])
 
 
 def _split(images: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> Split:
     return Split(images, labels.astype(np.int32))
 
 
-def _class_names(name: str) -> tuple[str, ...]:
+def class_names(name: str) -> tuple[str, ...]:
+    """What the ten classes of a dataset are called."""
     # Digits are their own names: MNIST on disk is read without importing tensorflow_datasets.
-    if name == "mnist":
+    if name in ("auto", "mnist", "synthetic"):
         return DIGITS
     return tuple(_builder(name, None).info.features["label"].names)
 
@@ -192,7 +193,7 @@ def _downloaded_files(builder: Any) -> dict[str, Path]:
     return files if all(path.exists() for path in files.values()) else {}
 
 
-def _from_tfds(name: str, data_dir: Path | None) -> Dataset:
+def _from_tfds(name: DatasetName, data_dir: Path | None) -> Dataset:
     builder = _builder(name, data_dir)
     if _is_prepared(builder):
         return _read_prepared(builder)
@@ -209,7 +210,7 @@ def _read_prepared(builder: Any) -> Dataset:
             splits[split] = _split(images, np.array([example["label"] for example in examples]))
     except Exception as error:  # whatever its readers raise
         raise DataError(f"{builder.data_path}: cannot be read ({error}).") from error
-    return Dataset(builder.name, str(builder.data_path), _class_names(builder.name), **splits)
+    return Dataset(builder.name, str(builder.data_path), class_names(builder.name), **splits)
 
 
 def _download(builder: Any) -> dict[str, Path]:

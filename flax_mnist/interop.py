@@ -95,23 +95,53 @@ def save_weights(path: Path, params: Params) -> None:
 
 
 def load_weights(path: Path) -> StateDict:
-    """Reads what `save_weights`, or safetensors from PyTorch, wrote; in PyTorch's names.
+    """Reads a state dict from a `.safetensors` file, or from a `.pt` or `.pth` file of PyTorch's.
+
+    A `.pt` file is read by PyTorch with `weights_only=True`: no code that its pickle names is run.
 
     Raises:
-        RequestError: there is no such file.
-        DataError: it is no safetensors file, or not the weights of such a network.
+        RequestError: there is no such file, or PyTorch is needed and not installed.
+        DataError: it cannot be read, or does not hold the weights of such a network.
     """
     if not path.is_file():
         raise RequestError(f"{path}: there is no such file.")
-    try:
-        state_dict = safetensors.numpy.load_file(path)
-    except Exception as error:  # it raises SafetensorError, OSError, KeyError, TypeError, ...
-        raise DataError(f"{path}: cannot be read as safetensors ({error}).") from error
+    state_dict = _load_pt(path) if path.suffix in (".pt", ".pth") else _load_safetensors(path)
     try:
         check_state_dict(state_dict)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     return state_dict
+
+
+def _load_safetensors(path: Path) -> StateDict:
+    try:
+        return safetensors.numpy.load_file(path)
+    except Exception as error:  # it raises SafetensorError, OSError, KeyError, TypeError, ...
+        raise DataError(f"{path}: cannot be read as safetensors ({error}).") from error
+
+
+def _load_pt(path: Path) -> StateDict:
+    try:
+        import torch
+    except ImportError as error:
+        raise RequestError(
+            f"{path}: reading it needs PyTorch, which is not installed. Install torch, or save the "
+            "weights as safetensors where it is."
+        ) from error
+    remedy = "Save it with torch.save(model.state_dict(), FILE)."
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler and the zip reader raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path}: refused by PyTorch's safe reader ({reason}) {remedy}") from error
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
+        raise DataError(f"{path}: is not a state dict of tensors. {remedy}")
+    narrow = {value.dtype for value in content.values()} - {torch.float32, torch.float64}
+    if narrow:
+        raise DataError(f"{path}: holds {', '.join(sorted(map(str, narrow)))}, not float32 or 64.")
+    return {name: value.detach().numpy() for name, value in content.items()}
 
 
 def hidden_sizes(state_dict: Mapping[str, NDArray[np.floating]]) -> tuple[int, ...]:

@@ -16,7 +16,6 @@ import jax
 
 from flax_mnist import __version__
 from flax_mnist.config import Config, DatasetName
-from flax_mnist.data import Dataset
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 from flax_mnist.train import Metrics
 
@@ -56,21 +55,30 @@ def _make(path: Path, exist_ok: bool = True) -> Path:
     return path
 
 
-def write_config(
-    path: Path, config: Config, dataset: Dataset, data_dir: Path | None, device: jax.Device
-) -> None:
-    """Writes all that is needed to repeat the run: settings, data, versions, device."""
-    record = {
-        "config": dataclasses.asdict(config),
+class Record(NamedTuple):
+    """What `config.json` says of a run: all that is needed to repeat it, or to use its weights."""
+
+    config: Config
+    dataset: DatasetName
+    source: str
+    """Where the images, or the weights of an imported run, came from."""
+    data_dir: Path | None
+    class_names: tuple[str, ...]
+
+
+def write_config(path: Path, record: Record, device: jax.Device) -> None:
+    """Writes `config.json` into the run folder `path`, versions and device included."""
+    content = {
+        "config": dataclasses.asdict(record.config),
         "dataset": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "data_dir": str(data_dir.expanduser().resolve()) if data_dir else None,
-            "class_names": dataset.class_names,
+            "name": record.dataset,
+            "source": record.source,
+            "data_dir": str(record.data_dir.expanduser().resolve()) if record.data_dir else None,
+            "class_names": record.class_names,
         },
         "environment": environment(device),
     }
-    (path / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (path / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def environment(device: jax.Device) -> dict[str, Any]:
@@ -97,15 +105,6 @@ def append_metrics(path: Path, metrics: Metrics, dataset_name: str) -> None:
         file.write(json.dumps(metrics._asdict() | {"dataset": dataset_name}) + "\n")
 
 
-class Record(NamedTuple):
-    """What a run's `config.json` says of it."""
-
-    config: Config
-    dataset: DatasetName
-    data_dir: Path | None
-    class_names: tuple[str, ...]
-
-
 def read_config(path: Path) -> Record:
     """Reads what `write_config` wrote into the run folder `path`.
 
@@ -121,6 +120,7 @@ def read_config(path: Path) -> Record:
         return Record(
             Config(**settings),
             dataset["name"],
+            dataset["source"],
             Path(dataset["data_dir"]) if dataset["data_dir"] else None,
             tuple(dataset["class_names"]),
         )

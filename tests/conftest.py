@@ -39,16 +39,20 @@ def digits() -> dict[str, np.ndarray]:
     return synthetic.generate(seed=1, n_train=1000, n_test=200)
 
 
-@pytest.fixture
-def idx_dir(tmp_path: Path, digits: dict[str, np.ndarray]) -> Path:
-    """The small set as four gzipped IDX files."""
-    folder = tmp_path / "idx"
+def write_idx_dir(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """Writes the arrays as the four gzipped IDX files."""
     folder.mkdir()
     for prefix, split in (("train", "train"), ("t10k", "test")):
         for kind, n in (("images", 3), ("labels", 1)):
-            data = gzip.compress(idx(digits[f"{split}_{kind}"]), mtime=0)
+            data = gzip.compress(idx(arrays[f"{split}_{kind}"]), mtime=0)
             (folder / f"{prefix}-{kind}-idx{n}-ubyte.gz").write_bytes(data)
     return folder
+
+
+@pytest.fixture
+def idx_dir(tmp_path: Path, digits: dict[str, np.ndarray]) -> Path:
+    """The small set as four gzipped IDX files."""
+    return write_idx_dir(tmp_path / "idx", digits)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,354 @@
+"""Does the JAX program compute what the PyTorch tutorial computes? Measured, and printed as a table.
+
+    python -m benchmarks.equivalence --data-dir DIR
+
+Each function here measures one difference between the two programs. The command prints them beside
+their tolerances; `tests/test_torch_equivalence.py` asserts the same measurements, and that each of
+them notices a mistake.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.stats  # type: ignore[import-untyped]
+import torch
+import tyro
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import nn, optim
+
+from benchmarks import torch_reference as reference
+from benchmarks import torch_seeds
+from flax_mnist import evaluation, interop, model, train
+from flax_mnist.config import Config, DatasetName, Precision
+from flax_mnist.data import Dataset, Split, load_dataset
+from flax_mnist.interop import StateDict
+
+# ---- tolerances, chosen before the measurements they judge ----------------------------------
+
+INPUTS = 0
+"""ulps: an input is one correctly rounded quotient, so both must have the very same bits."""
+FORWARD = 64
+"""ulps: the frameworks sum 784, 128 and 64 products in different orders; 10 times what is seen."""
+LOSS = 16
+"""ulps, relative: an exponential, a logarithm and a mean, each good to an ulp or two."""
+GRADIENTS = 64
+"""ulps of each gradient's largest entry: the same sums as forward, and 64 images more."""
+STEP = 16
+"""ulps: a step multiplies the gradients' differences by 0.003 and rounds each weight once."""
+EPOCHS_FLOAT64 = 1e-12
+"""Thousands of steps add up rounding errors of 1e-16; any mistake would be a million times that."""
+EPOCHS_FLOAT32 = 2.0
+"""Times the larger own drift: two roundings of one true path are at most the sum of both away."""
+OWN_DRIFTS = 4.0
+"""Times: both frameworks round alike, so a larger own drift on one side is a mistake of its own."""
+TEST_LOSS_MARGIN = 0.004
+"""Nats: about one standard deviation between two seeds, 0.0035."""
+TEST_ACCURACY_MARGIN = 0.002
+"""About one standard deviation between two seeds, 0.18 percentage points."""
+ALPHA = 0.05
+"""Of each of the two one-sided tests: the usual level."""
+
+
+def ulps(n: float, precision: Precision) -> float:
+    """`n` units in the last place of a number from 1 to 2."""
+    return n * float(np.finfo(precision).eps)
+
+
+# ---- the same weights and images on both sides ------------------------------------------------
+
+
+def torch_weights(seed: int, config: Config) -> StateDict:
+    """The weights that `torch.manual_seed(seed)` gives the tutorial's network."""
+    torch.manual_seed(seed)
+    state_dict = reference.build_model(config.hidden_sizes).state_dict()
+    return {name: tensor.numpy() for name, tensor in state_dict.items()}
+
+
+def in_torch(weights: StateDict, config: Config) -> nn.Sequential:
+    """The tutorial's network with these weights, in the config's precision."""
+    network = reference.build_model(config.hidden_sizes, getattr(torch, config.precision))
+    network.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    return network
+
+
+def in_jax(weights: StateDict, config: Config) -> model.Params:
+    """The parameters with these weights, in the config's precision."""
+    dtype = model.make_model(config).param_dtype
+    return interop.from_torch_state_dict({k: v.astype(dtype) for k, v in weights.items()})
+
+
+def torch_split(split: Split, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs [n, 784] and int64 targets [n]."""
+    inputs = reference.normalize(split.images, getattr(torch, config.precision))
+    return inputs, torch.tensor(split.labels).long()
+
+
+def in_precision(config: Config) -> Any:
+    """The context in which JAX computes in the config's precision."""
+    return jax.enable_x64(config.precision == "float64")
+
+
+def torch_arrays(network: nn.Module) -> StateDict:
+    """Copies of a network's weights, by name."""
+    return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+# ---- one difference each ----------------------------------------------------------------------
+
+
+def difference(ours: Any, theirs: Any, relative: bool = False) -> float:
+    """The largest between two pytrees of the same shape; NaN if there is one in either.
+
+    Args:
+        ours: arrays.
+        theirs: arrays.
+        relative: to the largest entry of each of `theirs`.
+    """
+    worst = []
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert a.shape == b.shape, f"shapes differ: {a.shape} and {b.shape}"
+        worst.append(np.max(np.abs(a - b)) / (np.max(np.abs(b)) if relative else 1))
+    return float(np.max(worst))  # not max(): it loses a NaN
+
+
+def input_difference(config: Config) -> float:
+    """Pixels to inputs: each of the 256 values, compiled."""
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    theirs = reference.normalize(images, getattr(torch, config.precision))
+    with in_precision(config):
+        ours = jax.jit(model.normalize, static_argnums=1)(images, config.precision)
+        return difference(ours, theirs.numpy())
+
+
+def forward_difference(weights: StateDict, split: Split, config: Config) -> float:
+    """Logits and log-probabilities, from pixels."""
+    network, (inputs, _) = in_torch(weights, config), torch_split(split, config)
+    with torch.no_grad():
+        theirs = network[:-1](inputs).numpy(), network(inputs).numpy()
+    with in_precision(config):
+        params, mlp = in_jax(weights, config), model.make_model(config)
+        images = model.normalize(split.images, config.precision)
+        logits = jax.jit(functools.partial(mlp.apply, method="logits"))({"params": params}, images)
+        log_probs = jax.jit(model.log_probs, static_argnums=2)(params, split.images, mlp)
+        return difference((logits, log_probs), theirs)
+
+
+def loss_difference(logits: NDArray[Any], labels: NDArray[np.int32], config: Config) -> float:
+    """Both losses of given logits [n, 10]; relative."""
+    logits = logits.astype(config.precision)
+    targets, theirs = torch.tensor(labels).long(), torch.tensor(logits)
+    log_probs = nn.LogSoftmax(dim=1)(theirs)
+    with in_precision(config):
+        ours = (
+            jax.jit(model.nll_loss)(log_probs.numpy(), labels),
+            jax.jit(model.cross_entropy_loss)(logits, labels),
+        )
+        return difference(
+            ours,
+            (nn.NLLLoss()(log_probs, targets), nn.CrossEntropyLoss()(theirs, targets)),
+            relative=True,
+        )
+
+
+def gradient_difference(weights: StateDict, batch: Split, config: Config) -> float:
+    """The gradient of the mean loss by each parameter; relative."""
+    network, (inputs, targets) = in_torch(weights, config), torch_split(batch, config)
+    nn.NLLLoss()(network(inputs), targets).backward()  # type: ignore[no-untyped-call]
+    theirs = {name: p.grad.numpy() for name, p in network.named_parameters() if p.grad is not None}
+    with in_precision(config):
+        mlp = model.make_model(config)
+
+        def loss(params: model.Params) -> jax.Array:
+            return model.nll_loss(model.log_probs(params, batch.images, mlp), batch.labels)
+
+        ours = jax.jit(jax.grad(loss))(in_jax(weights, config))
+        return difference(interop.to_torch_state_dict(ours), theirs, relative=True)
+
+
+def step_difference(weights: StateDict, batch: Split, config: Config, steps: int = 1) -> float:
+    """Loss and parameters after each of `steps` steps on the same batch."""
+    network, n = in_torch(weights, config), len(batch.labels)
+    descent = optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
+    loader = reference.InOrder(*torch_split(batch, config), np.arange(n), batch_size=n)
+    theirs = []
+    for _ in range(steps):
+        loss = reference.train_epoch(network, nn.NLLLoss(), descent, loader)
+        theirs.append((loss, torch_arrays(network)))
+    with in_precision(config):
+        mlp, optimizer = train.make_model(config), train.make_optimizer(config)
+        params = in_jax(weights, config)
+        state, ours = train.State(params, optimizer.init(params)), []
+        for _ in range(steps):
+            state, value = train.train_step(state, *batch, model=mlp, optimizer=optimizer)
+            ours.append((float(value), interop.to_torch_state_dict(state.params)))
+            # The next step may overwrite the memory of which the state dict's biases are views.
+            state = jax.tree.map(jnp.copy, state)
+        return difference(ours, theirs)
+
+
+# ---- whole trainings --------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """What a training came to."""
+
+    losses: list[float]
+    """Each epoch's mean over its batches, nats."""
+    weights: StateDict
+    test_loss: float
+    test_accuracy: float
+
+
+def torch_run(
+    weights: StateDict, dataset: Dataset, orders: Iterable[NDArray[np.int32]], config: Config
+) -> Run:
+    """The tutorial's training from the given weights [...], an epoch for each order [n]."""
+    network = in_torch(weights, config)
+    losses = reference.train_in_order(
+        network,
+        *torch_split(dataset.train, config),
+        orders,
+        config.batch_size,
+        config.learning_rate,
+        config.momentum,
+    )
+    score = reference.evaluate(network, *torch_split(dataset.test, config))
+    return Run(losses, torch_arrays(network), *score)
+
+
+def jax_run(
+    weights: StateDict, dataset: Dataset, orders: Iterable[NDArray[np.int32]], config: Config
+) -> Run:
+    """The same training by `flax_mnist.train.train_epoch`."""
+    with in_precision(config):
+        mlp, optimizer = train.make_model(config), train.make_optimizer(config)
+        params = in_jax(weights, config)
+        state, losses = train.State(params, optimizer.init(params)), []
+        images, labels = jax.device_put(dataset.train)
+        for order in orders:
+            state, loss = train.train_epoch(
+                state,
+                images,
+                labels,
+                jnp.asarray(order),
+                model=mlp,
+                optimizer=optimizer,
+                batch_size=config.batch_size,
+            )
+            losses.append(float(loss))
+        score = evaluation.evaluate(state.params, *dataset.test, model=mlp)
+        weights = interop.to_torch_state_dict(state.params)
+        return Run(losses, weights, float(score.loss), float(score.accuracy))
+
+
+class Runs(NamedTuple):
+    """One training, four times: same weights, same batches."""
+
+    torch64: Run
+    jax64: Run
+    torch32: Run
+    jax32: Run
+
+
+def four_runs(dataset: Dataset, config: Config) -> Runs:
+    """Trains in both frameworks and both precisions, from PyTorch's weights, in our orders."""
+    weights, n = torch_weights(config.seed, config), len(dataset.train.labels)
+    orders = [train.epoch_order(config.seed, epoch, n) for epoch in range(config.epochs)]
+    wide, narrow = (dataclasses.replace(config, precision=p) for p in ("float64", "float32"))
+    return Runs(
+        torch_run(weights, dataset, orders, wide),
+        jax_run(weights, dataset, orders, wide),
+        torch_run(weights, dataset, orders, narrow),
+        jax_run(weights, dataset, orders, narrow),
+    )
+
+
+class Drift(NamedTuple):
+    """How far float32 trainings are apart."""
+
+    between: float
+    """The frameworks, from each other."""
+    torch: float
+    """PyTorch, from its own float64 training."""
+    jax: float
+    """JAX, from its own float64 training."""
+
+    @property
+    def allowed(self) -> float:
+        """The most that the frameworks may be apart."""
+        return EPOCHS_FLOAT32 * max(self.torch, self.jax)
+
+
+def float32_drift(runs: Runs, of: str) -> Drift:
+    """Of the `losses` or the `weights`."""
+    torch64, jax64, torch32, jax32 = (getattr(run, of) for run in runs)
+    return Drift(difference(jax32, torch32), difference(torch32, torch64), difference(jax32, jax64))
+
+
+# ---- independent trainings --------------------------------------------------------------------
+
+
+def jax_seeds(
+    dataset: Dataset, seeds: Sequence[int], config: Config
+) -> list[evaluation.Evaluation]:
+    """Trains one network a seed, all at once; their test results [seeds] after each epoch."""
+    static = {"model": train.make_model(config), "optimizer": train.make_optimizer(config)}
+    epoch = functools.partial(train.train_epoch, **static, batch_size=config.batch_size)
+    run_epoch = jax.jit(jax.vmap(epoch, in_axes=(0, None, None, 0)), donate_argnums=0)
+    score = functools.partial(evaluation.evaluate, model=static["model"])
+    evaluate = jax.vmap(score, in_axes=(0, None, None))
+
+    states = [train.init_state(dataclasses.replace(config, seed=seed)) for seed in seeds]
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    train_data, test_data = jax.device_put((dataset.train, dataset.test))
+    scores, n = [], len(dataset.train.labels)
+    for number in range(config.epochs):
+        orders = np.stack([train.epoch_order(seed, number, n) for seed in seeds])
+        state, _ = run_epoch(state, *train_data, orders)
+        scores.append(evaluate(state.params, *test_data))
+    return scores
+
+
+class Tost(NamedTuple):
+    """Two one-sided tests: do two means differ by less than a margin?"""
+
+    difference: float
+    low: float
+    high: float
+    """`low` to `high` is the difference's 90 % confidence interval."""
+    p: float
+    """The larger of the two tests' p-values: below 0.05 just when the interval is in the margin."""
+
+
+def tost(ours: Sequence[float], theirs: Sequence[float], margin: float) -> Tost:
+    """Welch's t-tests of a difference above -margin and below +margin (Schuirmann 1987)."""
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    test = functools.partial(scipy.stats.ttest_ind, equal_var=False)
+    p = max(
+        test(a, b - margin, alternative="greater").pvalue,
+        test(a, b + margin, alternative="less").pvalue,
+    )
+    interval = test(a, b).confidence_interval(1 - 2 * ALPHA)
+    return Tost(float(a.mean() - b.mean()), float(interval.low), float(interval.high), float(p))
+
+
+def compare_seeds(
+    ours: evaluation.Evaluation, theirs: Sequence[dict[str, Any]]
+) -> tuple[Tost, Tost]:
+    """Test loss and test accuracy of trained networks against the stored ones of PyTorch."""
+    return (
+        tost(list(ours.loss), [run["test_loss"] for run in theirs], TEST_LOSS_MARGIN),
+        tost(list(ours.accuracy), [run["test_accuracy"] for run in theirs], TEST_ACCURACY_MARGIN),
+    )
