@@ -36,6 +36,8 @@ KS_LEVEL = 1e-3
 """The seeds are fixed, so a p-value is a constant; a wrong rule's is 0 to many digits."""
 EXTREME_MISSES = 30
 """n draws come as near to a bound as 30/n of the range, but for a chance of exp(-30)."""
+BOUND_ROUNDING = 1e-7
+"""Relative: the bound itself is rounded to float32, by 6e-8 of it at most."""
 LOADER = 1e-6
 """Rounding of 48 float32 steps; another order of the same images is 1,000 times that away."""
 COMPILED = 16
@@ -71,7 +73,7 @@ def require(what: str, measured: float, tolerance: float) -> None:
     assert measured <= tolerance, f"{what}: {measured:.3g} is above {tolerance:.3g}"
 
 
-# ---- the checks, which the rungs and the negative controls share -----------------------------
+# ---- the checks, which the rungs and the negative controls share: all take the dataset --------
 
 
 def check_initialisation(data: Dataset) -> None:
@@ -95,7 +97,7 @@ def check_initialisation(data: Dataset) -> None:
         reach = 2 * EXTREME_MISSES / a.size
         for side in (a, b):
             extremes = np.array([-side.min(), side.max()], np.float64) / bound
-            require(f"initial {name}: beyond the bound", extremes.max(), 1 + 1e-7)
+            require(f"initial {name}: beyond the bound", extremes.max(), 1 + BOUND_ROUNDING)
             require(f"initial {name}: short of the bound", 1 - extremes.min(), reach)
 
 
