@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flax_mnist.model import MLP, Params
     from flax_mnist.run_dir import Record
 
-    Picture = tuple[str, str | None, NDArray[np.uint8]]  # title, class if known, image
+    Picture = tuple[str, NDArray[np.uint8], str | None]  # title, image, class if known
 
 
 def _dir(default: str) -> Any:
@@ -140,6 +140,8 @@ class Predict:
     """Whose test images."""
     data_dir: RunDataDir = None
     """Folder with the images, as for train."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE.png")] = None
+    """Draw the images beside their charts into this file; the ending decides the format."""
     json: bool = False
     """Print one JSON object a picture instead of a chart."""
     machine: Machine = dataclasses.field(default_factory=Machine)
@@ -155,20 +157,29 @@ class Predict:
         from flax_mnist.data import DIGITS
         from flax_mnist.evaluation import predict
         from flax_mnist.images import read_image
+        from flax_mnist.prediction import Prediction
 
         with terminal.warnings_at_both_ends():
             trained = _load(self)
-            pictures: list[Picture] = [(str(path), None, read_image(path)) for path in self.images]
+            pictures: list[Picture] = [(str(path), read_image(path), None) for path in self.images]
             names = trained.record.class_names if trained.record else DIGITS
             if self.index:
                 dataset = _load_test_data(self, trained.record)
                 names = dataset.class_names
                 pictures += [_test_picture(dataset, i) for i in self.index]
-            images = np.stack([image for _, _, image in pictures])
+            images = np.stack([image for _, image, _ in pictures])
             rows = np.asarray(predict(trained.params, images, model=trained.model)).tolist()
+            predictions = [
+                Prediction(*picture, names, row)
+                for picture, row in zip(pictures, rows, strict=True)
+            ]
             show = terminal.prediction_json if self.json else terminal.prediction_chart
-            for (title, label, _), probabilities in zip(pictures, rows, strict=True):
-                terminal.say(show(title, label, names, probabilities))
+            for prediction in predictions:
+                terminal.say(show(prediction))
+            if self.output:
+                from flax_mnist import plots
+
+                plots.save(plots.draw_predictions(predictions), self.output)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,4 +370,4 @@ def _test_picture(dataset: Dataset, index: int) -> Picture:
     images, labels = dataset.test
     if not 0 <= index < len(labels):
         raise RequestError(f"index is {index}; the test images are 0 to {len(labels) - 1}.")
-    return f"{dataset.name} test image {index}", dataset.class_names[labels[index]], images[index]
+    return f"{dataset.name} test image {index}", images[index], dataset.class_names[labels[index]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, RenderableType
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flax_mnist.config import Config
     from flax_mnist.data import Dataset
     from flax_mnist.model import Params
+    from flax_mnist.prediction import Prediction
     from flax_mnist.train import Metrics
 
 _out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -107,31 +108,27 @@ def score(dataset: Dataset, loss: float, accuracy: float) -> str:
     )
 
 
-def prediction_chart(
-    title: str, label: str | None, names: Sequence[str], probabilities: Sequence[float]
-) -> str:
+def prediction_chart(prediction: Prediction) -> str:
     """The likeliest class, and a bar for each."""
     bar = "█" if (_out.encoding or "").lower().startswith("utf") else "#"
-    likeliest = names[probabilities.index(max(probabilities))]
-    truth = "" if label is None else f" (label: {label})"
-    width = max(map(len, names))
+    truth = "" if prediction.label is None else f" (label: {prediction.label})"
+    width = max(map(len, prediction.names))
     rows = [
         f"  {name:>{width}}  {p:7.2%}  {bar * round(BAR_WIDTH * p)}".rstrip()
-        for name, p in zip(names, probabilities, strict=True)
+        for name, p in zip(prediction.names, prediction.probabilities, strict=True)
     ]
-    return "\n".join([f"{title}: {likeliest}{truth}", *rows])
+    return "\n".join([f"{prediction.title}: {prediction.likeliest}{truth}", *rows])
 
 
-def prediction_json(
-    title: str, label: str | None, names: Sequence[str], probabilities: Sequence[float]
-) -> str:
+def prediction_json(prediction: Prediction) -> str:
     """The same as one JSON object."""
+    probabilities = zip(prediction.names, prediction.probabilities, strict=True)
     return json.dumps(
         {
-            "image": title,
-            "prediction": names[probabilities.index(max(probabilities))],
-            "label": label,
-            "probabilities": dict(zip(names, probabilities, strict=True)),
+            "image": prediction.title,
+            "prediction": prediction.likeliest,
+            "label": prediction.label,
+            "probabilities": dict(probabilities),
         },
         ensure_ascii=False,
     )
