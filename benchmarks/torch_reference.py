@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import nn, optim
 from torch.utils.data import DataLoader, Dataset
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Sample = tuple[torch.Tensor, int]
 
@@ -43,13 +45,16 @@ class MNIST(Dataset[Sample]):
         labels: npt.NDArray[np.integer[Any]],
         transform: Callable[[Image.Image], torch.Tensor] = transform,
     ) -> None:
+        from PIL import Image  # the rest of this file does without it
+
         self.images, self.labels, self.transform = images, labels, transform
+        self.to_picture = Image.fromarray
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+        return self.transform(self.to_picture(self.images[index])), int(self.labels[index])
 
 
 def tutorial_loader(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_dir() -> Path:
     """The user's cache folder for this program; it may not exist yet."""
+    import platformdirs
+
     return Path(platformdirs.user_cache_dir("flax-mnist"))

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
+import os
 import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn, get_args
@@ -122,7 +125,10 @@ class Evaluate:
             trained = _load(self)
             dataset = _load_test_data(self, trained.record)
             score = evaluate(trained.params, *dataset.test, model=trained.model)
-            terminal.say(terminal.score(dataset, float(score.loss), float(score.accuracy)))
+            loss = float(score.loss)
+            if not math.isfinite(loss):
+                raise FlaxMnistError(f"{self.weights}: its test loss is {loss}; it did not learn.")
+            terminal.say(terminal.score(dataset, loss, float(score.accuracy)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,17 +225,23 @@ class Import:
     def run(self) -> None:
         """Makes the folder."""
         from flax_mnist import interop, run_dir
-        from flax_mnist.data import class_names
+        from flax_mnist.data import class_names, require_folder
 
         weights = interop.load_weights(self.file)
+        if self.data_dir is not None:
+            require_folder(self.data_dir)
         config = _config_of(weights)
         device = _start(self.machine, config)
         path = run_dir.create(self.run_dir, self.dataset)
         interop.save_weights(path / run_dir.WEIGHTS, interop.from_torch_state_dict(weights))
         record = run_dir.Record(
-            config, self.dataset, str(self.file), self.data_dir, class_names(self.dataset)
+            config,
+            self.dataset,
+            f"weights of {self.file}",
+            self.data_dir,
+            class_names(self.dataset),
         )
-        run_dir.write_config(path, record, device)
+        run_dir.write_config(path, record, device, known=("hidden_sizes", "precision"))
         terminal.say(f"Imported into {path}")
 
 
@@ -237,14 +249,12 @@ class Import:
 class Doctor:
     """Show versions, devices, the data that is found, and what is missing."""
 
-    machine: Machine = dataclasses.field(default_factory=Machine)
-
     def run(self) -> None:
-        """Prints a table."""
+        """Prints a line for each thing."""
         from flax_mnist.doctor import diagnose
 
-        _start(self.machine, Config())
-        terminal.say(diagnose())
+        for name, value in diagnose():
+            terminal.say(f"{name:<20} {value}")
 
 
 Command = Train | Evaluate | Predict | Export | Import | Doctor
@@ -252,54 +262,74 @@ Command = Train | Evaluate | Predict | Export | Import | Doctor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (by default that of the process) and returns its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
-    signal.signal(signal.SIGTERM, _terminate)
+    if argv is None:
+        argv = sys.argv[1:]
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _stop)
+        terminal.never_fail_to_encode()
     try:
-        if list(argv) == ["--version"]:
-            terminal.say(f"flax-mnist {__version__}")
-            return 0
-        _parse(argv).run()
-    except FlaxMnistError as error:
-        if debug:
-            raise
-        terminal.complain(f"flax-mnist: {error}")
-        return error.exit_code
-    except OSError as error:
-        if debug:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        terminal.complain(f"flax-mnist: {where}{error.strerror or error}")
-        return 1
-    except KeyboardInterrupt:
-        terminal.complain("flax-mnist: interrupted")
-        return 130
+        command = _parse(argv)
+        if command is not None:
+            command.run()
+        sys.stdout.flush()
+    except Exception as error:
+        if "--debug" in argv:
+            traceback.print_exc()
+        return _explain(error)
     return 0
 
 
-def _terminate(*_: object) -> NoReturn:
-    terminal.complain("flax-mnist: terminated")
-    sys.exit(143)
+def _stop(signum: int, _: object) -> NoReturn:
+    """Ends the process at once, whatever its threads do: every file is whole at any moment.
+
+    An exception instead could be swallowed, by a garbage collector's callback for one.
+    """
+    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[signal.Signals(signum)]
+    terminal.leave(f"flax-mnist: {word}")
+    os._exit(128 + signum)
+
+
+def _explain(error: Exception) -> int:
+    """Says in a line or two what went wrong, and returns the exit code for it."""
+    code, reason = 1, str(error)
+    if isinstance(error, BrokenPipeError):
+        terminal.silence()
+        return 1
+    if isinstance(error, FlaxMnistError):
+        code = error.exit_code
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        reason = f"{where}{error.strerror or error}"
+    elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in reason:
+        reason = "out of memory. Try smaller --hidden-sizes or a smaller --batch-size."
+    else:
+        raise error
+    terminal.complain(f"flax-mnist: {reason}")
+    return code
 
 
 # ---- Flags ----------------------------------------------------------------------------------
 
 
-def _parse(argv: Sequence[str]) -> Command:
+def _parse(argv: Sequence[str]) -> Command | None:
+    """The command; None if help was asked for and given."""
+    if list(argv) == ["--version"]:
+        terminal.say(f"flax-mnist {__version__}")
+        return None
     panel = io.StringIO()
     try:
         with contextlib.redirect_stderr(panel):
             command: Command = tyro.cli(
                 Command,
                 prog="flax-mnist",
-                description="The PyTorch MNIST tutorial in JAX: train, evaluate, predict.",
+                description="The PyTorch MNIST tutorial in JAX. --version prints the version.",
                 args=argv,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             )
     except SystemExit as stop:
         if stop.code:
             raise RequestError(_one_line(panel.getvalue())) from None
-        raise
+        return None
     return command
 
 

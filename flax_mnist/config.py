@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, get_args
 
 from flax_mnist.errors import RequestError
 
@@ -39,22 +39,33 @@ class Config:
     """Decides the initial weights and the order of the images."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         rate, sizes = self.learning_rate, self.hidden_sizes
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(self.batch_size >= 1, "batch-size", self.batch_size, "at least 1")
-        _require(rate > 0 and math.isfinite(rate), "learning-rate", rate, "above 0 and finite")
+        _require(
+            1 <= self.batch_size < 2**31, "batch-size", self.batch_size, "from 1 to 2,147,483,647"
+        )
+        # Beyond these float32 has only 0 and infinity.
+        _require(1e-37 < rate < 1e38, "learning-rate", rate, "above 0 and finite")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         _require(
-            len(sizes) > 0 and all(1 <= size <= MAX_HIDDEN for size in sizes),
+            len(sizes) > 0 and min(sizes) > 0 and _weights(sizes) <= MAX_WEIGHTS,
             "hidden-sizes",
             " ".join(map(str, sizes)) or "empty",
-            f"one or more sizes from 1 to {MAX_HIDDEN}",
+            f"one or more sizes above 0, with at most {MAX_WEIGHTS:,} weights in all",
         )
+        _require(self.init in get_args(Init), "init", self.init, " or ".join(get_args(Init)))
+        precisions = get_args(Precision)
+        _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
         _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
 
 
-MAX_HIDDEN = 65_536
-"""Widest layer that is taken for a wish; its 784 x 65,536 weights are 206 MB already."""
+MAX_WEIGHTS = 10**9
+"""More than this is taken for a slip: they are 4 GB, and three times that in training."""
+
+
+def _weights(hidden_sizes: tuple[int, ...]) -> int:
+    return sum(fan_in * fan_out for fan_in, fan_out in pairwise((784, *hidden_sizes, 10)))
 
 
 def _require(holds: bool, field: str, value: object, allowed: str) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
 import threading
-import urllib.error
-import urllib.request
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +18,7 @@ from flax_mnist.idx import read_idx
 
 DIGITS = tuple("0123456789")
 
-NETWORK_TIMEOUT = 4.0
+NETWORK_TIMEOUT = 3.0
 """Seconds after which a server that has not answered counts as out of reach."""
 
 _SPLITS = {"train": "train", "test": "t10k"}
@@ -90,13 +87,18 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
     name = "mnist" if name == "auto" else name
     if data_dir is not None:
         data_dir = Path(data_dir).expanduser()
-        if not data_dir.is_dir():
-            raise RequestError(f"--data-dir {data_dir}: there is no such folder.")
+        require_folder(data_dir)
         for folder in (data_dir, data_dir / _TORCHVISION_FOLDERS[name] / "raw"):
             files = _idx_files(folder)
             if files:
                 return _read_idx_files(name, files, str(folder))
     return _from_tfds(name, data_dir)
+
+
+def require_folder(data_dir: Path) -> None:
+    """Raises RequestError if `data_dir` is no folder."""
+    if not data_dir.expanduser().is_dir():
+        raise RequestError(f"{data_dir}: there is no such folder. Look at --data-dir.")
 
 
 def find_dataset(name: str) -> str | None:
@@ -170,11 +172,11 @@ def class_names(name: str) -> tuple[str, ...]:
 def _builder(name: str, data_dir: Path | None) -> Any:
     import tensorflow_datasets as tfds
 
-    # The one format that can be read at random and without TensorFlow.
-    return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    return tfds.builder(name, data_dir=data_dir)
 
 
 def _is_prepared(builder: Any) -> bool:
+    """Whether it is there in the one format that can be read without TensorFlow."""
     return any(Path(builder.data_path).glob("*.array_record*"))
 
 
@@ -202,10 +204,15 @@ def _from_tfds(name: DatasetName, data_dir: Path | None) -> Dataset:
 
 
 def _read_prepared(builder: Any) -> Dataset:
+    import tensorflow_datasets as tfds
+
+    data_dir = Path(builder.data_path).parents[1]
     try:
+        # It writes other formats by default, and then looks for those.
+        reader = tfds.builder(builder.name, data_dir=data_dir, file_format="array_record")
         splits = {}
         for split in _SPLITS:
-            examples = list(builder.as_data_source(split=split))
+            examples = list(reader.as_data_source(split=split))
             images = np.stack([example["image"] for example in examples])[..., 0]
             splits[split] = _split(images, np.array([example["label"] for example in examples]))
     except Exception as error:  # whatever its readers raise
@@ -230,23 +237,25 @@ def _download(builder: Any) -> dict[str, Path]:
         )
         return {stem: Path(path) for stem, path in manager.download(urls).items()}
     except Exception as error:  # whatever requests, its threads and the disk raise
-        raise DownloadError(f"The download of {builder.name} failed: {error}. {remedy}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DownloadError(f"The download of {builder.name} failed: {reason} {remedy}") from error
 
 
 def _unreachable(url: str) -> str | None:
     """Why `url` does not answer in `NETWORK_TIMEOUT` seconds, proxies honoured; None if it does."""
-    problem: list[str | None] = [f"no answer within {NETWORK_TIMEOUT:g} s"]
+    import requests
+
+    too_late = f"no answer within {NETWORK_TIMEOUT:g} s"
+    problem: list[str | None] = [too_late]
 
     def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")
         try:
-            # Not urlopen, which keeps the proxies of its first call for ever.
-            with urllib.request.build_opener().open(request, timeout=NETWORK_TIMEOUT):
-                problem[0] = None
-        except urllib.error.HTTPError as error:
-            problem[0] = f"{url} answers {error}"
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            problem[0] = f"no network ({getattr(error, 'reason', error)})"
+            answer = requests.head(url, timeout=NETWORK_TIMEOUT, allow_redirects=True)
+            problem[0] = None if answer.ok else f"{url} answers {answer.status_code}"
+        except requests.Timeout:
+            problem[0] = too_late
+        except requests.RequestException as error:
+            problem[0] = f"no network ({type(error).__name__})"
 
     # In a thread, since looking up a host's name heeds no time-out.
     asking = threading.Thread(target=ask, daemon=True)

@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 
 import jax
-from rich.table import Table
 
 from flax_mnist import __version__, run_dir
 from flax_mnist.cache import cache_dir
 from flax_mnist.data import find_dataset
 
 _OPTIONAL = {
-    "torch": "flax-mnist[test]: the PyTorch reference",
+    "torch": "flax-mnist[test]: the PyTorch reference, and reading .pt files",
     "array-record": "reads datasets that tensorflow-datasets has prepared",
     "tensorboardX": "flax-mnist[tensorboard]",
 }
 
 
-def diagnose() -> Table:
-    """Versions, devices, data and what is missing, as a table of two columns."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("flax-mnist", __version__)
-    table.add_row("Python", f"{platform.python_version()} on {platform.platform()}")
+def diagnose() -> Iterator[tuple[str, str]]:
+    """Versions, devices, data and what is missing, each as a name and what there is to say."""
+    yield "flax-mnist", __version__
+    yield "Python", f"{platform.python_version()} on {platform.platform()}"
     for package in run_dir.PACKAGES:
-        table.add_row(package, run_dir.version(package) or "NOT INSTALLED")
+        yield package, run_dir.version(package) or "NOT INSTALLED"
     for package, use in _OPTIONAL.items():
-        table.add_row(package, run_dir.version(package) or f"not installed ({use})")
-    for device in jax.devices():
-        table.add_row("device", f"{device.platform}:{device.id} {device.device_kind}")
+        yield package, run_dir.version(package) or f"not installed ({use})"
+    try:
+        for device in jax.devices():
+            yield "device", f"{device.platform}:{device.id} {device.device_kind}"
+    except Exception as error:  # RuntimeError, or AssertionError where a plugin is missing
+        yield "device", f"NONE: {error}. Look at JAX_PLATFORMS."
     for name in ("mnist", "fashion_mnist", "kmnist"):
         place = find_dataset(name)
-        table.add_row(name, place or "not on disk: downloaded at first use, or give --data-dir")
-    table.add_row("synthetic", "always there")
-    table.add_row("cache", str(cache_dir()))
-    return table
+        yield name, place or "not on disk: downloaded at first use, or give --data-dir"
+    yield "synthetic", "always there"
+    yield "cache", str(cache_dir())

@@ -12,78 +12,111 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flax_mnist.errors import RequestError
 
 MAX_PIXELS = 50_000_000
+LARGE = 1000
+"""Pixels a side; a larger picture is made smaller first. Of a digit 20 are kept."""
+FAINTEST_INK = 16
+"""Grey levels of 255; what differs less from its ground is taken for ground."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Reads a picture of one digit as MNIST would show it: uint8 `[28, 28]`, bright on black.
 
-    A 28x28 picture is taken as it is. Any other is prepared as MNIST's digits were: the ink is cut
-    out, fitted into 20x20 pixels and placed with its centre of mass in the middle of 28x28
-    (http://yann.lecun.com/exdb/mnist/). Dark ink on a bright ground is inverted; which of the two
-    it is, the picture's border tells.
+    A 28x28 picture on plain black or white is taken as it is, inverted if it is dark on white. Any
+    other is prepared as MNIST's digits were: the ink is cut out, fitted into 20x20 pixels and
+    placed with its centre of mass in the middle of 28x28 (http://yann.lecun.com/exdb/mnist/). What
+    is ground, be it unevenly lit, the picture's border tells.
 
     Raises:
-        RequestError: there is no such file, it is no picture, or it is over 50 megapixels.
+        RequestError: there is no such file, it is no picture or over 50 megapixels, or no digit can
+            be seen on it.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of large pictures; ours are refused below, by their header.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if picture.width * picture.height > MAX_PIXELS:
-                    raise RequestError(
-                        f"{path}: {picture.width}x{picture.height} pixels; scale it to at most "
-                        f"{MAX_PIXELS // 10**6} megapixels."
-                    )
-                grey = _grey(picture)
+        pixels = _decode(path)
+    except RequestError:
+        raise
     except FileNotFoundError as error:
         raise RequestError(f"{path}: there is no such file.") from error
     except UnidentifiedImageError as error:
         raise RequestError(f"{path}: is not a picture that Pillow can read.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise whatever they meet
         raise RequestError(f"{path}: cannot be read as a picture ({error}).") from error
-    if _border_mean(np.asarray(grey)) > 127:
-        grey = ImageOps.invert(grey)
-    return np.asarray(grey if grey.size == (28, 28) else _as_mnist(grey))
+    border = np.median(_border(pixels))
+    if pixels.shape == (28, 28) and border in (0, 255):
+        return (pixels if border == 0 else 255 - pixels).astype(np.uint8)
+    digit = _as_mnist(_ink(pixels))
+    if digit is None:
+        raise RequestError(f"{path}: no digit can be seen on it.")
+    return digit
 
 
-def _grey(picture: Image.Image) -> Image.Image:
-    """8-bit grey: upright by its EXIF tag, transparency on white, 16 bits scaled to 8."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
-        return Image.fromarray(
-            (np.asarray(picture).astype(np.float64) / 257).clip(0, 255).astype(np.uint8)
-        )
+def _decode(path: Path) -> NDArray[np.float64]:
+    with warnings.catch_warnings():
+        # Pillow warns of large pictures; ours are refused, by their header.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as picture:
+            width, height = picture.size
+            if width * height > MAX_PIXELS:
+                most = MAX_PIXELS // 10**6
+                raise RequestError(
+                    f"{path}: {width}x{height} pixels; scale it to at most {most} megapixels."
+                )
+            return _grey(ImageOps.exif_transpose(picture))
+
+
+def _grey(picture: Image.Image) -> NDArray[np.float64]:
+    """Grey levels 0 to 255; 16 bits scaled to 8, what is transparent filled with a ground."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        levels: NDArray[np.float64] = np.asarray(picture).astype(np.float64)
+        least, most = 0.0, 65_535.0
+        if not picture.mode.startswith("I;16"):
+            # 32 bits have no stated range: what the picture has is taken for all of it.
+            least, most = float(levels.min()), float(levels.max())
+        return np.multiply(levels - least, 255 / max(most - least, 1e-9))
+    picture.thumbnail((LARGE, LARGE))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return picture.convert("L")
+        ink = np.asarray(picture.convert("L"))[np.asarray(picture)[..., 3] > 127]
+        bright = ink.size > 0 and ink.mean() > 127
+        ground = Image.new("RGBA", picture.size, "black" if bright else "white")
+        picture = Image.alpha_composite(ground, picture)
+    return np.asarray(picture.convert("L")).astype(np.float64)
 
 
-def _border_mean(pixels: NDArray[np.uint8]) -> float:
-    border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
-    return float(border.mean())
+def _border(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
 
 
-def _as_mnist(grey: Image.Image) -> Image.Image:
-    pixels = np.asarray(grey).astype(np.float64)
-    ground = np.median(pixels)
-    ink = Image.fromarray(np.clip(pixels - ground, 0, 255).astype(np.uint8))
-    # Paper is never quite even: what is fainter than a quarter of the strongest ink is ground.
-    strongest = int(np.asarray(ink).max())
-    box = ink.point([255 * (4 * value > strongest) for value in range(256)]).getbbox()
-    if box is None:  # a blank picture has no ink to cut out
-        return Image.new("L", (28, 28))
-    digit = ink.crop(box)
+def _ink(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each pixel is from the ground, to the side on which the ink is; faint ones are 0."""
+    height, width = pixels.shape
+    rows, columns = np.indices(pixels.shape) / np.array([height, width])[:, None, None]
+    plane = np.stack([np.ones_like(pixels), rows, columns], axis=-1)
+    # Light falls from somewhere: the ground is the plane that fits the border best.
+    fit, *_ = np.linalg.lstsq(
+        np.stack([_border(plane[..., i]) for i in range(3)], axis=-1), _border(pixels), rcond=None
+    )
+    above = pixels - plane @ fit
+    ink: NDArray[np.float64] = np.maximum(above if above.max() > -above.min() else -above, 0)
+    # Paper is never quite even: what is fainter than a third of the strongest ink is ground.
+    ink[ink < max(ink.max() / 3, FAINTEST_INK)] = 0
+    return ink
+
+
+def _as_mnist(ink: NDArray[np.float64]) -> NDArray[np.uint8] | None:
+    """The ink fitted into 20x20 and centred in 28x28; None if there is none to see."""
+    image = Image.fromarray(np.rint(np.minimum(ink, 255)).astype(np.uint8))
+    box = image.getbbox()
+    if box is None:
+        return None
+    digit = image.crop(box)
     scale = 20 / max(digit.size)
-    width, height = (max(1, round(side * scale)) for side in digit.size)
-    digit = digit.resize((width, height), Image.Resampling.LANCZOS)
-    mass = np.asarray(digit).astype(np.float64)
-    digit = Image.fromarray(np.rint(mass * (255 / mass.max())).astype(np.uint8))
+    size = (max(1, round(digit.width * scale)), max(1, round(digit.height * scale)))
+    mass = np.asarray(digit.resize(size, Image.Resampling.LANCZOS)).astype(np.float64)
+    if mass.max() < FAINTEST_INK:  # a few specks far apart
+        return None
     rows, columns = np.indices(mass.shape)
     top = round(14 - ((rows + 0.5) * mass).sum() / mass.sum())
     left = round(14 - ((columns + 0.5) * mass).sum() / mass.sum())
     frame = Image.new("L", (28, 28))
-    frame.paste(digit, (left, top))
-    return frame
+    frame.paste(Image.fromarray(np.rint(mass * (255 / mass.max())).astype(np.uint8)), (left, top))
+    return np.asarray(frame)

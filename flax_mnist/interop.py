@@ -6,18 +6,16 @@ follows each; PyTorch keeps a weight as [out, in], Flax a kernel as [in, out].
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from jax import Array
 from numpy.typing import NDArray
 
 from flax_mnist.errors import DataError, RequestError
+from flax_mnist.files import write_atomically
 from flax_mnist.model import CLASSES, PIXELS, Params
 
 StateDict = dict[str, NDArray[np.floating]]
@@ -43,8 +41,11 @@ def from_torch_state_dict(state_dict: Mapping[str, NDArray[np.floating]]) -> Par
     Raises:
         DataError: names, shapes or dtypes are not those of such a network, or a weight is not
             finite; every difference is listed.
+        RequestError: they are float64, and JAX would make them float32.
     """
     check_state_dict(state_dict)
+    if state_dict["0.bias"].dtype == np.float64 and jnp.result_type(float) != np.float64:
+        raise RequestError("float64 weights need float64 in JAX: switch jax_enable_x64 on.")
     params: Params = {}
     for i in range(len(state_dict) // 2):
         kernel: Array = jnp.asarray(np.asarray(state_dict[f"{2 * i}.weight"]).T)
@@ -89,9 +90,9 @@ def _finite(array: NDArray[np.floating]) -> bool:
 
 def save_weights(path: Path, params: Params) -> None:
     """Writes the parameters to a safetensors file that PyTorch can load, all of it or nothing."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(safetensors.numpy.save(to_torch_state_dict(params)))
-    os.replace(partial, path)
+    import safetensors.numpy
+
+    write_atomically(path, safetensors.numpy.save(to_torch_state_dict(params)))
 
 
 def load_weights(path: Path) -> StateDict:
@@ -114,10 +115,16 @@ def load_weights(path: Path) -> StateDict:
 
 
 def _load_safetensors(path: Path) -> StateDict:
+    import safetensors.numpy
+
     try:
-        return safetensors.numpy.load_file(path)
-    except Exception as error:  # it raises SafetensorError, OSError, KeyError, TypeError, ...
+        # Not its own reader of files, which calls one that may not be read missing.
+        state_dict: StateDict = safetensors.numpy.load(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except Exception as error:  # it raises SafetensorError, KeyError, TypeError, ...
         raise DataError(f"{path}: cannot be read as safetensors ({error}).") from error
+    return state_dict
 
 
 def _load_pt(path: Path) -> StateDict:
@@ -132,15 +139,16 @@ def _load_pt(path: Path) -> StateDict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler and the zip reader raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{path}: refused by PyTorch's safe reader ({reason}) {remedy}") from error
+        raise DataError(
+            f"{path}: refused by PyTorch's safe reader: damaged, or more than tensors. {remedy}"
+        ) from error
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):
         raise DataError(f"{path}: is not a state dict of tensors. {remedy}")
-    narrow = {value.dtype for value in content.values()} - {torch.float32, torch.float64}
-    if narrow:
-        raise DataError(f"{path}: holds {', '.join(sorted(map(str, narrow)))}, not float32 or 64.")
+    wide = {torch.float32, torch.float64}  # NumPy has no bfloat16
+    if not wide.issuperset(value.dtype for value in content.values()):
+        raise DataError(f"{path}: not all of its tensors are float32 or float64.")
     return {name: value.detach().numpy() for name, value in content.items()}
 
 

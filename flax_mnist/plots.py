@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from flax_mnist.errors import RequestError
+from flax_mnist.files import write_atomically
 from flax_mnist.prediction import Prediction
 
 # Two of the colour-blind safe colours of Okabe and Ito, https://jfly.uni-koeln.de/color/.
@@ -28,7 +28,7 @@ def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
         picture.imshow(prediction.image, cmap="gray_r", vmin=0, vmax=255)
         picture.set_axis_off()
         truth = "" if prediction.label is None else f"\nlabel: {prediction.label}"
-        picture.set_title(prediction.title + truth, fontsize=9, wrap=True)
+        picture.set_title(prediction.title + truth, fontsize=9, wrap=True, parse_math=False)
         colours = [BLUE if name == prediction.likeliest else GREY for name in prediction.names]
         bars.barh(prediction.names, prediction.probabilities, color=colours)
         bars.invert_yaxis()
@@ -52,6 +52,4 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=150, facecolor="white")
     except ValueError as error:
         raise RequestError(f"{path}: {error}.") from error
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(file.getvalue())
-    os.replace(partial, path)
+    write_atomically(path, file.getvalue())

@@ -9,14 +9,16 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 
 from flax_mnist import __version__
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
+from flax_mnist.files import write_atomically
 from flax_mnist.train import Metrics
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
@@ -32,7 +34,7 @@ def create(run_dir: Path | None, dataset_name: str) -> Path:
         FlaxMnistError: it cannot be made.
     """
     if run_dir is not None:
-        return _make(run_dir)
+        return _make(run_dir.expanduser())
     stem = f"{dataset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]  # several runs within one second
     for name in names:
@@ -47,11 +49,11 @@ def _make(path: Path, exist_ok: bool = True) -> Path:
     except FileExistsError as error:
         if not exist_ok:
             raise
-        raise RequestError(f"--run-dir {path}: is a file.") from error
+        raise RequestError(f"{path}: is a file, and cannot be the run folder.") from error
     except OSError as error:
-        raise FlaxMnistError(f"--run-dir {path}: cannot be made ({error.strerror}).") from error
+        raise FlaxMnistError(f"{path}: cannot be made ({error.strerror}).") from error
     if (path / CONFIG).exists():
-        raise RequestError(f"--run-dir {path}: holds a run already; give another folder.")
+        raise RequestError(f"{path}: holds a run already. Give another --run-dir.")
     return path
 
 
@@ -66,10 +68,16 @@ class Record(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def write_config(path: Path, record: Record, device: jax.Device) -> None:
-    """Writes `config.json` into the run folder `path`, versions and device included."""
+def write_config(
+    path: Path, record: Record, device: jax.Device, known: Collection[str] | None = None
+) -> None:
+    """Writes `config.json` into the run folder `path`, versions and device included.
+
+    Of the settings only those `known`, where it is given: of imported weights nobody can say more.
+    """
+    settings = dataclasses.asdict(record.config)
     content = {
-        "config": dataclasses.asdict(record.config),
+        "config": {k: v for k, v in settings.items() if known is None or k in known},
         "dataset": {
             "name": record.dataset,
             "source": record.source,
@@ -78,7 +86,7 @@ def write_config(path: Path, record: Record, device: jax.Device) -> None:
         },
         "environment": environment(device),
     }
-    (path / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def environment(device: jax.Device) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def read_config(path: Path) -> Record:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         settings, dataset = record["config"], record["dataset"]
-        settings["hidden_sizes"] = tuple(settings["hidden_sizes"])
+        get_args(DatasetName).index(dataset["name"])  # raises ValueError for any other
         return Record(
             Config(**settings),
             dataset["name"],
@@ -126,5 +134,7 @@ def read_config(path: Path) -> Record:
         )
     except FileNotFoundError as error:
         raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error
-    except (OSError, ValueError, KeyError, TypeError, RequestError) as error:
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
+    except (ValueError, KeyError, TypeError, RequestError) as error:
         raise DataError(f"{file}: damaged ({error!r}).") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -31,8 +32,8 @@ def start(device: DeviceName, precision: Precision, compilation_cache: bool = Tr
     jax.config.update("jax_enable_x64", precision == "float64")
     if not compilation_cache:
         jax.config.update("jax_enable_compilation_cache", False)
-    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ and _can_be_written(_compiled()):
+        jax.config.update("jax_compilation_cache_dir", str(_compiled()))
         # Every program of ours is small and quick to compile: keep them all.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -40,7 +41,7 @@ def start(device: DeviceName, precision: Precision, compilation_cache: bool = Tr
         jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to others
     try:
         chosen = jax.devices(None if device == "auto" else device)[0]
-    except RuntimeError as error:
+    except Exception as error:  # RuntimeError, or AssertionError where a plugin is missing
         raise RequestError(_no_device(device)) from error
     jax.config.update("jax_default_device", chosen)
     return chosen
@@ -49,9 +50,21 @@ def start(device: DeviceName, precision: Precision, compilation_cache: bool = Tr
 def _no_device(device: DeviceName) -> str:
     try:
         there = ", ".join(sorted({d.platform for d in jax.devices()}))
-    except RuntimeError as error:  # JAX_PLATFORMS names something that is not there
-        return f"JAX finds no device: {str(error).splitlines()[0]} Look at JAX_PLATFORMS."
+    except Exception:  # JAX_PLATFORMS names something that is not there
+        return f"JAX finds no device. JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')!r}."
     remedy = (
         f" JAX needs its plugin for it: install {_EXTRAS[device]}." if device in _EXTRAS else ""
     )
     return f"--device {device}: there is none; JAX finds {there}.{remedy}"
+
+
+def _compiled() -> Path:
+    return cache_dir() / "compiled"
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

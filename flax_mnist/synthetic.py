@@ -10,19 +10,16 @@ whose stream NumPy freezes, unlike those of the distributions made from it.
 
 import contextlib
 import hashlib
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from flax_mnist import cache
 from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
+from flax_mnist.files import write_atomically
 
 Arrays = dict[str, NDArray[np.uint8]]
 
@@ -93,27 +90,35 @@ def load(cache_dir: Path | None = None) -> Arrays:
 
     Raises FlaxMnistError where this machine draws other bytes than `SHA256` promises.
     """
-    # The digest in the name keeps apart what different versions of this module draw.
-    path = (cache_dir or cache.cache_dir()) / f"synthetic-{SHA256[:16]}.safetensors"
     try:
+        # The digest in the name keeps apart what different versions of this module draw.
+        path = (cache_dir or cache.cache_dir()) / f"synthetic-{SHA256[:16]}.safetensors"
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         pass
+    except ImportError:  # where only JAX and NumPy are installed, nothing is cached
+        return _checked(generate())
     except (OSError, DataError) as error:
         message = f"drawing the digits again, {path} is unusable: {error}"
         warnings.warn(message, FlaxMnistWarning, stacklevel=2)
-    arrays = generate()
-    if (found := digest(arrays)) != SHA256:
-        raise FlaxMnistError(f"the built-in digits have SHA-256 {found} here instead of {SHA256}")
-    with contextlib.suppress(OSError):
+    arrays = _checked(generate())
+    with contextlib.suppress(OSError, FlaxMnistError):
         _write(path, arrays)
     return arrays
 
 
+def _checked(arrays: Arrays) -> Arrays:
+    if (found := digest(arrays)) != SHA256:
+        raise FlaxMnistError(f"the built-in digits have SHA-256 {found} here instead of {SHA256}")
+    return arrays
+
+
 def _read(path: Path) -> Arrays:
+    import safetensors.numpy
+
     try:
         arrays: Arrays = safetensors.numpy.load(path.read_bytes())
-    except (SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
         raise DataError(f"not a safetensors file of NumPy arrays ({error})") from error
     if digest(arrays) != SHA256:
         raise DataError("its contents have changed")
@@ -121,14 +126,10 @@ def _read(path: Path) -> Arrays:
 
 
 def _write(path: Path, arrays: Arrays) -> None:
+    import safetensors.numpy
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with open(handle, "wb") as file:
-            file.write(safetensors.numpy.save(arrays))
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    write_atomically(path, safetensors.numpy.save(arrays))
 
 
 def _draw(labels: NDArray[np.uint8], bits: np.random.PCG64) -> NDArray[np.uint8]:

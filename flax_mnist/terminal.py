@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import json
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
@@ -21,8 +25,15 @@ if TYPE_CHECKING:
     from flax_mnist.prediction import Prediction
     from flax_mnist.train import Metrics
 
-_out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """`| head` has seen enough; a training goes on without a reader."""
+        silence()
+
+
+_Plain = functools.partial(_Console, highlight=False, markup=False, emoji=False, soft_wrap=True)
+_out, _err = _Plain(), _Plain(stderr=True)
 
 BAR_WIDTH = 40
 
@@ -35,6 +46,27 @@ def say(what: RenderableType) -> None:
 def complain(what: str, style: str | None = None) -> None:
     """Prints to stderr."""
     _err.print(what, style=style)
+
+
+def silence() -> None:
+    """Sends all further output to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+
+
+def leave(what: str) -> None:
+    """Last words: gives the terminal its cursor back, and flushes."""
+    _out.show_cursor()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    complain(what)
+
+
+def never_fail_to_encode() -> None:
+    """Writes what the terminal's encoding lacks as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -70,7 +102,9 @@ def progress_bar(epochs: int) -> Iterator[Callable[[], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = ("Epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_out, transient=True, disable=not _out.is_terminal) as progress:
+    with Progress(
+        *columns, console=_out, transient=True, disable=not sys.stdout.isatty()
+    ) as progress:
         task = progress.add_task("", total=epochs)
         yield lambda: progress.advance(task)
 
@@ -80,13 +114,14 @@ def header(config: Config, dataset: Dataset, params: Params, device: jax.Device)
     n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
     sizes = [28 * 28, *(len(layer["bias"]) for layer in params.values())]
     count = sum(array.size for layer in params.values() for array in layer.values())
+    kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     momentum = f", momentum {config.momentum:g}" if config.momentum else ""
     return (
         f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
         f"{'-'.join(map(str, sizes))} MLP, {count:,} parameters, {config.init} initialisation, "
         f"{config.precision}, seed {config.seed}\n"
         f"SGD, learning rate {config.learning_rate:g}{momentum}, batches of {config.batch_size}, "
-        f"on {device.platform} ({device.device_kind})"
+        f"on {device.platform}{kind}"
     )
 
 

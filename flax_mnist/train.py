@@ -198,7 +198,7 @@ def fit(
         After each epoch the state, good until the next one is asked for, and the metrics.
 
     Raises:
-        FlaxMnistError: the training loss is not finite.
+        FlaxMnistError: a loss is not finite.
     """
     model = make_model(config)
     images, labels = jax.device_put(dataset.train)
@@ -210,12 +210,13 @@ def fit(
         state, loss = run_epoch(state, images, labels, order)
         train_loss = float(loss)  # waits for the device
         seconds = time.perf_counter() - start
-        if not math.isfinite(train_loss):
-            raise FlaxMnistError(
-                f"The training loss is {train_loss} in epoch {epoch + 1}: the steps are too large. "
-                f"Try a --learning-rate below {config.learning_rate:g}."
-            )
         score = evaluate(state.params, test_images, test_labels, model=model)
+        for what, value in (("training", train_loss), ("test", float(score.loss))):
+            if not math.isfinite(value):
+                raise FlaxMnistError(
+                    f"The {what} loss is {value} in epoch {epoch + 1}: the steps are too large. "
+                    f"Try a --learning-rate below {config.learning_rate:g}."
+                )
         yield (
             state,
             Metrics(

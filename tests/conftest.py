@@ -8,6 +8,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+# The tests compare bits and tolerances that hold on a CPU; subprocesses inherit it.
+os.environ["JAX_PLATFORMS"] = "cpu"
+
 import jax
 import numpy as np
 import pytest

@@ -265,7 +265,7 @@ def refused(capsys, *arguments: object) -> str:
         ("train --epochs 0", "epochs is 0; it must be at least 1."),
         ("train --epochs 1.5", "Error parsing --epochs"),
         ("train --epochs", "--epochs"),
-        ("train --batch-size -1", "batch-size is -1; it must be at least 1."),
+        ("train --batch-size -1", "batch-size is -1; it must be from 1 to"),
         ("train --learning-rate nan", "learning-rate is nan; it must be above 0 and finite."),
         ("train --hidden-sizes 1000000000", "hidden-sizes is 1000000000; it must be"),
         ("train --data-dir no/such/folder", "no/such/folder: there is no such folder."),
@@ -305,15 +305,25 @@ def test_corrupt_data_exits_1_and_names_the_file(capsys, idx_dir, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_exits_1(idx_dir, tmp_path):
-    done = run("train", "--data-dir", idx_dir, "--run-dir", tmp_path / "r", "--learning-rate", 1e20)
+    out = tmp_path / "r"
+    done = run("train", "--data-dir", idx_dir, "--run-dir", out, "--learning-rate", 1e20)
     assert done.returncode == 1
     assert done.stderr.startswith("flax-mnist: The training loss is nan in epoch 1")
+    # A single step: the loss before it is finite, the network after it is not.
+    done = run(
+        "train", "--data-dir", idx_dir, "--run-dir", tmp_path / "s", "--learning-rate", 1e37,
+        "--batch-size", 1000, "--epochs", 1,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("flax-mnist: The test loss is nan in epoch 1")
+    assert not (tmp_path / "s" / "metrics.jsonl").exists()
 
 
-def test_debug_shows_the_traceback():
+def test_debug_shows_the_traceback_and_changes_nothing_else():
     done = run("train", "--data-dir", "no/such/folder", "--debug")
     assert "Traceback" in done.stderr
-    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("flax-mnist: no/such/folder")
+    assert done.returncode == 2
 
 
 # ---- Start, help, signals -------------------------------------------------------------------
@@ -353,9 +363,104 @@ def test_doctor_names_versions_devices_and_data():
     said = run("doctor").stdout
     for word in ("jax", "optax", "cpu:0", "kmnist", "not on disk", "synthetic"):
         assert word in said
+    said = run("doctor", JAX_PLATFORMS="nonsense")
+    assert said.returncode == 0
+    assert re.search(r"device +NONE: .*nonsense", said.stdout)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals or pipes")
+
+
+@POSIX
+@pytest.mark.parametrize("delay", [0.4, 0.7, 1.0])
+def test_a_signal_is_obeyed_while_the_program_still_starts(idx_dir, tmp_path, delay):
+    process = subprocess.Popen(
+        [*COMMAND, "train", "--data-dir", idx_dir, "--run-dir", "r", "--epochs", "1000000"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    time.sleep(delay)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "flax-mnist: terminated\n")
+
+
+@POSIX
+def test_a_closed_pipe_does_not_end_a_training(idx_dir, tmp_path):
+    command = [*COMMAND, "train", "--data-dir", idx_dir, "--run-dir", "r", "--epochs", "3"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert (process.wait(60), errors) == (0, "")
+    assert len(metrics(tmp_path / "r")) == 3
+
+
+@POSIX
+def test_a_terminal_gets_a_progress_bar_and_a_pipe_does_not(idx_dir, tmp_path):
+    import pty
+
+    command = [*COMMAND, "train", "--data-dir", str(idx_dir), "--epochs", "3", "--run-dir"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*command, tmp_path / "a"], stdout=theirs, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    while chunk := _read(ours):
+        seen += chunk
+    assert process.wait(60) == 0, process.stderr.read()
+    assert "Epochs " in seen.decode()
+    assert "━" in seen.decode()
+    assert "3/3" in seen.decode()
+    assert "Epochs" not in run(*command[3:], tmp_path / "b", FORCE_COLOR="1").stdout
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # the other end is closed
+        return b""
+
+
+def test_a_terminal_without_utf8_is_no_obstacle(idx_dir, tmp_path):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+    assert run("--help", **plain).returncode == 0
+    out = tmp_path / "é ß"
+    done = run("train", "--data-dir", idx_dir, "--epochs", 1, "--run-dir", out, **plain)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (out / "weights.safetensors").exists()
+
+
+def test_the_compilation_cache_can_be_turned_off(idx_dir, tmp_path):
+    for number, (flags, variables, kept) in enumerate((
+        ((), {}, True),
+        (("--no-compilation-cache",), {}, False),
+        ((), {"JAX_ENABLE_COMPILATION_CACHE": "false"}, False),
+    )):  # fmt: skip
+        cache = tmp_path / f"cache{number}"
+        done = run(
+            "train", "--data-dir", idx_dir, "--epochs", 1, "--run-dir", tmp_path / str(number),
+            *flags, XDG_CACHE_HOME=str(cache), **variables,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert any(path.name.startswith("jit_train_epoch") for path in cache.rglob("*")) == kept
+
+
+def test_what_is_no_ordinary_file_is_not_overwritten(capsys, trained, tmp_path):
+    (tmp_path / "folder").mkdir()
+    said = refused(capsys, "export", trained, "--output", tmp_path / "folder")
+    assert said == f"2 flax-mnist: {tmp_path / 'folder'}: is no ordinary file.\n"
+    said = refused(capsys, "export", trained, "--output", tmp_path / "no" / "file")
+    assert said == f"2 flax-mnist: {tmp_path / 'no/file'}: there is no folder {tmp_path / 'no'}.\n"
+    assert list(tmp_path.rglob("*")) == [tmp_path / "folder"]
+
+
+@POSIX
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_run_with_their_codes(idx_dir, tmp_path, sent, code):
     out = tmp_path / "run"

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from flax_mnist.config import MAX_HIDDEN, Config
+from flax_mnist.config import Config
 from flax_mnist.errors import RequestError
 
 
@@ -40,7 +40,11 @@ def test_the_defaults_are_the_tutorials():
         ("hidden_sizes", ()),
         ("hidden_sizes", (128, 0)),
         ("hidden_sizes", (-1,)),
-        ("hidden_sizes", (MAX_HIDDEN + 1,)),
+        ("hidden_sizes", (65_536, 65_536)),
+        ("init", "pytorch"),
+        ("precision", "float16"),
+        ("learning_rate", 1e-60),
+        ("batch_size", 2**31),
         ("hidden_sizes", (1_000_000_000,)),
         ("seed", -1),
         ("seed", 2**32),

@@ -170,16 +170,15 @@ def test_a_header_may_not_promise_more_than_any_such_set_has(tmp_path):
         read_idx(path, ndim=1)
 
 
-def test_unreadable_files(tmp_path):
-    for make in (
-        lambda p: p.mkdir(),
-        lambda p: p.symlink_to(p),
-        lambda p: None,
-    ):
-        path = tmp_path / make.__code__.co_code.hex()
-        make(path)
-        with pytest.raises(DataError, match="cannot be read"):
-            read_idx(path, ndim=1)
+@pytest.mark.parametrize(
+    "make",
+    [Path.mkdir, lambda path: path.symlink_to(path), lambda path: None],
+    ids=["folder", "link to itself", "missing"],
+)
+def test_unreadable_files(tmp_path, make):
+    make(tmp_path / "file")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_idx(tmp_path / "file", ndim=1)
 
 
 def test_a_missing_file_is_named(idx_dir):
@@ -243,7 +242,7 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
         answer.set()
         server.shutdown()
         server.server_close()
-    assert problem is not None
+    assert problem == "no answer within 0.2 s"
 
 
 # ---- tensorflow-datasets ---------------------------------------------------------------------
@@ -369,6 +368,7 @@ def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypat
     monkeypatch.setattr(data, "_unreachable", lambda url: pytest.fail("looked at the network"))
     dataset = load_dataset("mnist", tmp_path)
     assert dataset.train.images.shape == (50, 28, 28)
+    assert data.find_dataset("mnist") is None  # the default folder has none
     # tensorflow-datasets shuffles what it prepares: compare the sets.
     assert sorted(image.tobytes() for image in dataset.test.images) == sorted(
         image.tobytes() for image in digits["test_images"][:50]
@@ -379,3 +379,18 @@ def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypat
     }
     for image, label in zip(dataset.train.images, dataset.train.labels, strict=True):
         assert by_image[image.tobytes()] == label
+
+
+def test_a_dataset_that_needs_tensorflow_is_no_obstacle(mirror, idx_dir, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    # What TensorFlow's users have: KMNIST prepared as TFRecord.
+    made = tfds.builder("kmnist", data_dir=tmp_path / "tfds")
+    made.info.set_file_format("tfrecord")
+    made.data_path.mkdir(parents=True)
+    made.info.write_to_directory(made.data_path)
+    (made.data_path / "kmnist-train.tfrecord-00000-of-00001").write_bytes(b"")
+
+    expect_the_small_set(monkeypatch, idx_dir)
+    dataset = load_dataset("kmnist", tmp_path / "tfds")
+    assert dataset.train.images.shape == (1000, 28, 28)

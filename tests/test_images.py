@@ -70,10 +70,52 @@ def test_a_large_picture_is_prepared_as_mnists_were(tmp_path, invert):
     assert image.max() == 255
 
 
-def test_a_blank_picture_is_blank(tmp_path):
-    for shade in (0, 255):
-        path = save(tmp_path / "a.png", np.full((100, 100), shade, np.uint8))
-        assert not read_image(path).any()
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda sheet: 255 - sheet,
+        lambda sheet: 40 + sheet // 2,
+        lambda sheet: 255 - sheet // 3 - np.linspace(0, 80, 400).astype(np.uint8)[:, None],
+        lambda sheet: np.stack([255 - sheet] * 3 + [np.full_like(sheet, 255)], -1),
+        lambda sheet: np.stack([np.full_like(sheet, 255)] * 3 + [sheet], -1),
+        lambda sheet: np.stack([np.zeros_like(sheet)] * 3 + [sheet], -1),
+        lambda sheet: sheet.astype(np.uint16) * 100,
+        lambda sheet: sheet.astype(np.int32) * 1000 - 70_000,
+        lambda sheet: sheet.astype(np.float32) / 255,
+    ],
+    ids=[
+        "dark on white", "grey on grey", "dark on unevenly lit paper", "RGBA",
+        "white on transparent", "black on transparent", "16 bits", "32 bits", "floats",
+    ],
+)  # fmt: skip
+def test_the_same_ink_gives_the_same_digit_on_any_ground(tmp_path, digit, draw):
+    sheet = np.zeros((400, 300), np.uint8)
+    sheet[100:240, 50:190] = np.asarray(Image.fromarray(digit).resize((140, 140)))
+    expected = read_image(save(tmp_path / "plain.png", sheet))
+    assert ink_box(expected)[0] in (19, 20)
+    image = read_image(save(tmp_path / "a.tiff", draw(sheet)))
+    # What the threshold leaves of the strokes' soft edges may differ.
+    assert np.abs(image.astype(float) - expected).mean() < 4
+    assert image[:3].max() == 0
+
+
+def test_a_thick_stroke_that_fills_its_box(tmp_path):
+    sheet = np.full((300, 200), 255, np.uint8)
+    sheet[50:250, 80:120] = 0
+    assert ink_box(read_image(save(tmp_path / "a.png", sheet))) == (20, 4)
+
+
+def test_where_no_digit_can_be_seen(tmp_path):
+    dots = np.zeros((900, 900), np.uint8)
+    dots[5, 5] = dots[-5, -5] = 255
+    for array in (
+        np.full((100, 100), 0, np.uint8),
+        np.full((100, 100), 255, np.uint8),
+        np.full((28, 28), 99, np.uint8),
+        dots,
+    ):
+        with pytest.raises(RequestError, match="no digit can be seen"):
+            read_image(save(tmp_path / "a.png", array))
 
 
 def test_files_that_are_no_pictures(tmp_path, digit):

@@ -1,0 +1,202 @@
+"""How fast is this machine at small training steps? One command, one table, one picture, one file.
+
+    python -m benchmarks            everything, about half an hour on two cores
+    python -m benchmarks --quick    the main rows, under three minutes
+
+How rows are compared stands in `protocol.py`, what they are in `rows.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from benchmarks import machine, protocol, report, scoring, table
+from benchmarks.program import Settings
+from benchmarks.rows import ROWS
+from flax_mnist.config import DatasetName
+
+FULL = protocol.Plan()
+QUICK = protocol.Plan(rounds=7, turn_seconds=0.4, slow_rounds=3)
+SCALING = protocol.Plan(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
+
+BATCH_SIZES = tuple(2**k for k in range(4, 14))
+MODELS = tuple(2**k for k in range(6))
+WHOLE = ("P1", "P3", "J2")
+WHOLE_ROUNDS = 3
+STARTED = time.perf_counter()
+
+RESULTS = Path(__file__).parent / "results"
+SCRATCH = machine.ROOT / "runs" / "benchmarks"
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line. argparse, since a bare accelerator machine need not have tyro."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Compares training loops on this machine; prints a table and stores the rest.",
+    )
+    parser.add_argument("--quick", action="store_true", help="the main rows only, in 3 minutes")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="NAME",
+        choices=[row.name for row in ROWS],
+        help=f"only these of {', '.join(row.name for row in ROWS)}",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results (default: benchmarks/results; runs/benchmarks for a part)",
+    )
+    parser.add_argument("--dataset", choices=get_args(DatasetName), help="images to train on")
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        default=os.environ.get("FLAX_MNIST_DATA_DIR"),
+        help="folder with the four IDX files (default: $FLAX_MNIST_DATA_DIR; without, synthetic)",
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="default: auto"
+    )
+    parser.add_argument(
+        "--models", type=int, default=Settings.models, help="trained at once by J4 and P8"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; 1 if a row failed or is invalid."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    settings = Settings(
+        dataset=args.dataset or ("mnist" if args.data_dir else "synthetic"),
+        data_dir=args.data_dir and str(Path(args.data_dir).expanduser().resolve()),
+        device=args.device,
+        models=args.models,
+    )
+    try:
+        result = run(args, settings)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines()
+        say(f"benchmarks: {lines[-1] if lines else error}")
+        return 1
+    partial = args.quick or args.rows
+    folder = args.output or (SCRATCH if partial else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix = "-quick" if args.quick else ""
+    path = folder / f"{machine.slug(result['machine'])}{suffix}.json"
+    path.write_text(json.dumps(result) + "\n")
+    print(report.report(result, path))
+    say(f"stored as {path} (.md, .png)")
+    lines = table.summarize(result).lines
+    return int(any(line.status in ("failed", "invalid") for line in lines))
+
+
+def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Measures everything that was asked for; the result as it is stored."""
+    load_average = machine.load_average()
+    described = describe(settings)
+    settings = dataclasses.replace(
+        settings, device=described["platform"], dataset=described["dataset"]
+    )
+    say(f"{described['device']}, {described['cores']} cores, {described['dataset']}")
+    plan, cores = QUICK if args.quick else FULL, described["cores"]
+    wanted = [row for row in ROWS if not args.rows or row.name in args.rows]
+    chosen = [row for row in wanted if row.quick or args.rows or not args.quick]
+    measured = {row["name"]: row for row in protocol.measure(chosen, settings, plan, cores, say)}
+    rows = [measured.get(row.name) or protocol.left_out(row, "not in --quick") for row in wanted]
+    result: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "settings": dataclasses.asdict(settings),
+        "plan": dataclasses.asdict(plan),
+        "machine": described,
+        "rows": rows,
+        "processes": [],
+        "scaling": [],
+    }
+    reference = scoring.reference_of(rows, settings.dataset, settings.config)
+    result["reference"] = reference and reference._asdict()
+    if not (args.quick or args.rows):
+        result["processes"] = whole_processes(measured, settings, say)
+        result["scaling"] = scaling(table.summarize(result).best_pytorch, settings, cores)
+    result["load_average"] = [load_average, machine.load_average()]
+    return result
+
+
+def describe(settings: Settings) -> dict[str, Any]:
+    """Of the machine, by a process of its own; see `machine.py`."""
+    done = subprocess.run(
+        (sys.executable, "-m", "benchmarks.machine", json.dumps(dataclasses.asdict(settings))),
+        cwd=machine.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    described: dict[str, Any] = json.loads(done.stdout)
+    return described
+
+
+def whole_processes(
+    measured: Mapping[str, dict[str, Any]], settings: Settings, say: protocol.Say
+) -> list[dict[str, Any]]:
+    """What a user waits for, from the start of the process to its end, as the rows were tuned.
+
+    Cold is with nothing compiled before, warm with what the cold process left.
+    """
+    entrants = [row for row in ROWS if measured.get(row.name, {}).get("turns")]
+    found: list[dict[str, Any]] = [
+        {"name": row.name, "label": row.label, "cold": [], "warm": []}
+        for row in entrants
+        if row.name in WHOLE
+    ]
+    for number in range(WHOLE_ROUNDS):
+        for entry in found if number % 2 == 0 else reversed(found):
+            row, result = next(r for r in ROWS if r.name == entry["name"]), measured[entry["name"]]
+            with tempfile.TemporaryDirectory() as cache:
+                for kind in ("cold", "warm"):
+                    entry[kind].append(
+                        protocol.whole_process(
+                            row.variants[0], result["threads"], settings, Path(cache)
+                        )
+                    )
+        say(f"whole processes, round {number + 1} of {WHOLE_ROUNDS}")
+    return found
+
+
+def scaling(best_pytorch: str | None, settings: Settings, cores: int) -> list[dict[str, Any]]:
+    """Rates by batch size, of J2 and the best PyTorch row, and by number of models, of J4."""
+    points = []
+
+    def measure(key: str, value: int, names: Sequence[str | None], changed: Settings) -> None:
+        rows = [row for row in ROWS if row.name in names]
+        measured = protocol.measure(rows, changed, SCALING, cores, lambda _: None)
+        points.append({"key": key, "value": value, "rows": measured})
+        say(f"{key} {value}")
+
+    for size in BATCH_SIZES:
+        config = dataclasses.replace(settings.config, batch_size=size)
+        changed = dataclasses.replace(settings, config=config)
+        measure("batch_size", size, (best_pytorch, "J2"), changed)
+    for models in MODELS:
+        measure("models", models, ("J4",), dataclasses.replace(settings, models=models))
+    return points
+
+
+def say(text: str) -> None:
+    """Progress, on standard error: standard output is the table."""
+    print(f"{time.perf_counter() - STARTED:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The ceilings by NumPy and its BLAS."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.program import PIXELS, Program, Settings, UnavailableError, layer_shapes
+from flax_mnist.config import Config
+from flax_mnist.data import Dataset
+
+
+class _OnCpu(Program):
+    def __init__(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        if settings.device != "cpu":
+            raise UnavailableError("NumPy runs on the CPU only")
+        self.prepare(dataset, settings, **options)
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        raise NotImplementedError
+
+
+class StepProducts(_OnCpu):
+    """An epoch of the matrix products of a step, each with what it needs from those before."""
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        config = settings.config
+        self.full, tail = divmod(len(dataset.train.labels), config.batch_size)
+        self.step = _Products(config, config.batch_size)
+        self.tail = _Products(config, tail)
+
+    def epoch(self) -> None:
+        for _ in range(self.full):
+            self.step.run()
+        if self.tail.batch:
+            self.tail.run()
+
+
+class _Products:
+    def __init__(self, config: Config, batch: int) -> None:
+        self.batch, layers = batch, layer_shapes(config)
+        sizes = [PIXELS, *(fan_out for _, fan_out in layers)]
+        rng = np.random.default_rng(0)
+        self.kernels = [
+            rng.standard_normal((fan_in, fan_out), np.float32) / np.float32(fan_in**0.5)
+            for fan_in, fan_out in layers
+        ]
+        self.kernel_gradients = [np.empty_like(kernel) for kernel in self.kernels]
+        self.activations = [np.ones((batch, size), np.float32) for size in sizes]
+        self.gradients = [np.empty((batch, size), np.float32) for size in sizes]
+
+    def run(self) -> None:
+        S, last = self.activations, len(self.kernels) - 1  # noqa: N806
+        for k, kernel in enumerate(self.kernels):
+            np.dot(S[k], kernel, out=S[k + 1])
+        d = S[-1]
+        for k in range(last, -1, -1):
+            np.dot(S[k].T, d, out=self.kernel_gradients[k])
+            if k > 0:
+                d = np.dot(d, self.kernels[k].T, out=self.gradients[k])
+
+
+class LargeProduct(_OnCpu):
+    """One product of two `size` x `size` matrices."""
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        size = options["size"]
+        self.a = np.ones((size, size), np.float32)
+        self.out = np.empty_like(self.a)
+
+    def epoch(self) -> None:
+        np.dot(self.a, self.a, out=self.out)
+
+
+class Copy(_OnCpu):
+    """One copy of `size` float32 numbers."""
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        self.a = np.ones(options["size"], np.float32)
+        self.out = np.ones_like(self.a)
+
+    def epoch(self) -> None:
+        np.copyto(self.out, self.a)

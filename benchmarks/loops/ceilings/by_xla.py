@@ -1,0 +1,95 @@
+"""The ceilings by XLA, whose products this project's loops use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from benchmarks.program import PIXELS, Program, Settings, layer_shapes
+from flax_mnist import runtime
+from flax_mnist.data import Dataset
+
+
+class _OnXla(Program):
+    def __init__(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        place = runtime.start(settings.device, "float32", settings.compilation_cache)  # type: ignore[arg-type]
+        self.device = place.device_kind
+        self.out: Any = ()
+        self.prepare(dataset, settings, **options)
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        jax.block_until_ready(self.out)
+
+
+class StepProducts(_OnXla):
+    """An epoch of the matrix products of a step, each with what it needs from those before."""
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        config = settings.config
+        full, tail = divmod(len(dataset.train.labels), config.batch_size)
+        self.kernels = [jnp.full(shape, 1 / shape[0]) for shape in layer_shapes(config)]
+        self.images = jnp.ones((config.batch_size, PIXELS))
+
+        def epoch(kernels: list[Array], images: Array) -> list[Array]:
+            def body(_: Array, carry: Any) -> Any:
+                # Otherwise the products, the same in every round, would be computed once.
+                kernels, images, _ = jax.lax.optimization_barrier(carry)
+                return kernels, images, multiply(kernels, images)
+
+            carry = kernels, images, [jnp.zeros_like(kernel) for kernel in kernels]
+            gradients: list[Array]
+            _, _, gradients = jax.lax.fori_loop(0, full, body, carry)
+            if not tail:
+                return gradients
+            last = multiply(kernels, images[:tail])
+            return [a + b for a, b in zip(gradients, last, strict=True)]
+
+        self.run = jax.jit(epoch).lower(self.kernels, self.images).compile()
+
+    def epoch(self) -> None:
+        self.out = self.run(self.kernels, self.images)
+
+
+def multiply(kernels: list[Array], images: Array) -> list[Array]:
+    """The products of a step, in full float32; those that nothing here needs are returned."""
+
+    def dot(a: Array, b: Array) -> Array:
+        return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
+
+    activations = [images]
+    for kernel in kernels:
+        activations.append(dot(activations[-1], kernel))
+    d, gradients = activations.pop(), []
+    for kernel, activation in zip(reversed(kernels), reversed(activations), strict=True):
+        gradients.append(dot(activation.T, d))
+        if activation is not images:
+            d = dot(d, kernel.T)
+    return gradients[::-1]
+
+
+class LargeProduct(_OnXla):
+    """One product of two `size` x `size` matrices."""
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        self.a = jnp.ones((options["size"], options["size"]))
+        self.run = jax.jit(lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST))
+
+    def epoch(self) -> None:
+        self.out = self.run(self.a)
+
+
+class Copy(_OnXla):
+    """One pass over `size` float32 numbers that writes as many."""
+
+    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+        self.a = jnp.ones(options["size"])
+        self.run = jax.jit(lambda a: a + 1, donate_argnums=0)
+
+    def epoch(self) -> None:
+        self.a = self.out = self.run(self.a)

@@ -1,0 +1,63 @@
+"""Keras 3 on its JAX back end: `Model.fit`, as its documentation shows it."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it once, on import
+
+import jax
+import keras
+import numpy as np
+
+from benchmarks.program import CLASSES, PIXELS, Program, Settings, Weights
+from flax_mnist import runtime
+from flax_mnist.data import Dataset
+
+
+class Fit(Program):
+    """All images normalised beforehand, shuffled by `fit`.
+
+    Options:
+        steps_per_execution: steps that Keras runs in one compiled call.
+    """
+
+    def __init__(self, dataset: Dataset, settings: Settings, steps_per_execution: int = 1) -> None:
+        config = settings.config
+        place = runtime.start(settings.device, config.precision, settings.compilation_cache)  # type: ignore[arg-type]
+        self.device = place.device_kind
+        self.batch_size = config.batch_size
+        keras.utils.set_random_seed(config.seed)
+        layers = [keras.layers.Input((PIXELS,))]
+        fan_in = PIXELS
+        for i, size in enumerate((*config.hidden_sizes, CLASSES)):
+            # torch.nn.Linear's rule.
+            rule = keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
+            activation = "relu" if i < len(config.hidden_sizes) else None
+            layers.append(
+                keras.layers.Dense(size, activation, kernel_initializer=rule, bias_initializer=rule)
+            )
+            fan_in = size
+        self.model = keras.Sequential(layers)
+        self.model.compile(
+            optimizer=keras.optimizers.SGD(config.learning_rate, config.momentum),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            steps_per_execution=steps_per_execution,
+        )
+        images = dataset.train.images.reshape(len(dataset.train.images), -1)
+        self.inputs = ((images / np.float32(255) - 0.5) / 0.5).astype(np.float32)
+        self.labels = dataset.train.labels
+
+    def epoch(self) -> None:
+        history = self.model.fit(
+            self.inputs, self.labels, batch_size=self.batch_size, epochs=1, verbose=0
+        )
+        self.loss = history.history["loss"][0]
+
+    def wait(self) -> None:
+        jax.block_until_ready([variable.value for variable in self.model.variables])
+
+    def weights(self) -> list[Weights]:
+        arrays = [np.array(array) for array in self.model.get_weights()]
+        kernels = {f"{i}.weight": array.T for i, array in enumerate(arrays) if i % 2 == 0}
+        return [kernels | {f"{i - 1}.bias": array for i, array in enumerate(arrays) if i % 2}]

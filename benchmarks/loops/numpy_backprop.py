@@ -1,0 +1,111 @@
+"""Backpropagation by hand in NumPy, as fast as its BLAS allows.
+
+The formulas are those of `flax_mnist.backprop`. Every product writes to memory set aside before,
+and -learning_rate / n is put on the gradient of the logits, where there are 640 numbers and not
+109,386: what comes out for a weight is then what has to be added to it.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.program import CLASSES, PIXELS, Program, Settings, UnavailableError, Weights
+from flax_mnist.data import Dataset
+
+Matrix = NDArray[np.float32]
+
+
+class Backpropagation(Program):
+    """Float32, in place; orders as this project makes them."""
+
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        config = settings.config
+        if settings.device != "cpu":
+            raise UnavailableError("NumPy runs on the CPU only")
+        if config.momentum:
+            raise UnavailableError("it is plain SGD")
+        self.seed, self.batch_size = config.seed, config.batch_size
+        self.learning_rate = config.learning_rate
+        images, labels = dataset.train
+        self.inputs: Matrix = images.reshape(len(images), -1).astype(np.float32)
+        self.inputs /= 255
+        self.inputs -= 0.5
+        self.inputs /= 0.5
+        self.labels = labels
+        rng = np.random.default_rng(config.seed)
+        self.sizes = (PIXELS, *config.hidden_sizes, CLASSES)
+        self.layers: list[tuple[Matrix, Matrix]] = []
+        for fan_in, fan_out in pairwise(self.sizes):
+            bound = fan_in**-0.5
+            kernel = rng.uniform(-bound, bound, (fan_in, fan_out)).astype(np.float32)
+            self.layers.append((kernel, rng.uniform(-bound, bound, fan_out).astype(np.float32)))
+        n, full = len(labels), min(self.batch_size, len(labels))
+        self.workspaces = {
+            batch: _Workspace(batch, self.sizes) for batch in {full, n % self.batch_size} - {0}
+        }
+        self.epochs_done = 0
+
+    def epoch(self) -> None:
+        n = len(self.labels)
+        # The same numbers as flax_mnist.train.epoch_order, which would import jax.
+        rng = np.random.default_rng((self.seed, self.epochs_done))
+        order = rng.permutation(n).astype(np.int32)
+        self.epochs_done += 1
+        total = 0.0
+        for start in range(0, n, self.batch_size):
+            total += self.step(order[start : start + self.batch_size])
+        self.loss = total / -(-n // self.batch_size)
+
+    def step(self, rows: NDArray[np.int32]) -> float:
+        """One step of gradient descent; the loss before it."""
+        work = self.workspaces[len(rows)]
+        S, dS, last = work.activations, work.gradients, len(self.layers) - 1  # noqa: N806
+        # Without mode= NumPy would gather into a buffer of its own and copy that.
+        np.take(self.inputs, rows, axis=0, out=S[0], mode="clip")
+        labels = self.labels[rows]
+        for k, (kernel, bias) in enumerate(self.layers):
+            np.dot(S[k], kernel, out=S[k + 1])
+            S[k + 1] += bias
+            if k < last:
+                np.maximum(S[k + 1], 0, out=S[k + 1])
+
+        probabilities = S[-1]
+        probabilities -= probabilities.max(axis=1, keepdims=True)
+        shifted_label_logits = probabilities[work.range, labels]
+        np.exp(probabilities, out=probabilities)
+        sums = probabilities.sum(axis=1, keepdims=True)
+        probabilities /= sums
+        probabilities[work.range, labels] -= 1
+        np.multiply(probabilities, -self.learning_rate / len(rows), out=dS[-1])
+
+        for k in range(last, -1, -1):
+            kernel, bias = self.layers[k]
+            if k > 0:
+                np.dot(dS[k + 1], kernel.T, out=dS[k])
+                dS[k] *= S[k] > 0
+            np.dot(S[k].T, dS[k + 1], out=work.kernels[k])
+            kernel += work.kernels[k]
+            bias += np.dot(work.ones, dS[k + 1])
+        return float((np.log(sums[:, 0]) - shifted_label_logits).mean())
+
+    def weights(self) -> list[Weights]:
+        names = range(0, 2 * len(self.layers), 2)
+        pairs = list(zip(names, self.layers, strict=True))
+        return [
+            {f"{i}.weight": kernel.T.copy() for i, (kernel, _) in pairs}
+            | {f"{i}.bias": bias.copy() for i, (_, bias) in pairs}
+        ]
+
+
+class _Workspace:
+    """The memory of a step for one batch size."""
+
+    def __init__(self, batch: int, sizes: tuple[int, ...]) -> None:
+        self.activations = [np.empty((batch, size), np.float32) for size in sizes]
+        self.gradients = [np.empty((batch, size), np.float32) for size in sizes]
+        self.kernels = [np.empty(shape, np.float32) for shape in pairwise(sizes)]
+        self.range = np.arange(batch)
+        self.ones = np.ones(batch, np.float32)

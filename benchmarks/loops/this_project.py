@@ -1,0 +1,174 @@
+"""This project's loops. Every one runs `flax_mnist.train`: nothing of a step is written here."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from benchmarks.program import Program, Settings, UnavailableError, Weights, batches
+from flax_mnist import interop, model, runtime, train
+from flax_mnist.config import Config, Precision
+from flax_mnist.data import Dataset
+
+
+class _Jax(Program):
+    def __init__(
+        self, dataset: Dataset, settings: Settings, precision: Precision = "float32"
+    ) -> None:
+        self.config = dataclasses.replace(settings.config, precision=precision)
+        place = runtime.start(settings.device, self.config.precision, settings.compilation_cache)  # type: ignore[arg-type]
+        self.place = place
+        self.device = place.device_kind
+        self.dataset = dataset
+        self.n = len(dataset.train.labels)
+        self.epochs_done = 0
+        self.state = self.init_state(settings)
+        self.data: Any = jax.device_put(dataset.train)
+        start = time.perf_counter()
+        self.run = self.compile(settings)
+        self.compile_seconds = time.perf_counter() - start
+
+    def init_state(self, settings: Settings) -> train.State:
+        return train.init_state(self.config)
+
+    def compile(self, settings: Settings) -> Any:
+        raise NotImplementedError
+
+    def order(self) -> Any:
+        """The next epoch's, made while the clock runs: a loop has to shuffle too."""
+        order = train.epoch_order(self.config.seed, self.epochs_done, self.n)
+        self.epochs_done += 1
+        return order
+
+    def epoch(self) -> None:
+        self.state, self.loss = self.run(self.state, *self.data, self.order())
+
+    def wait(self) -> None:
+        jax.block_until_ready(self.state)
+
+    def weights(self) -> list[Weights]:
+        # Copies: the next call may overwrite the memory of donated arrays.
+        weights = interop.to_torch_state_dict(self.state.params)
+        return [{name: np.array(value) for name, value in weights.items()}]
+
+    def device_memory(self) -> int | None:
+        statistics = self.place.memory_stats() or {}
+        return statistics.get("peak_bytes_in_use") if self.place.platform != "cpu" else None
+
+
+class EpochScan(_Jax):
+    """What `flax-mnist train` runs: a compiled scan over the epoch's batches."""
+
+    def compile(self, settings: Settings) -> Any:
+        return train.compile_epoch(self.config, self.state, self.dataset.train)
+
+
+class Step(_Jax):
+    """One call of the compiled step a batch, the batches gathered by NumPy."""
+
+    def compile(self, settings: Settings) -> Any:
+        return functools.partial(
+            train.train_step,
+            model=model.make_model(self.config),
+            optimizer=train.make_optimizer(self.config),
+        )
+
+    def epoch(self) -> None:
+        images, labels = self.dataset.train
+        losses = []
+        for rows in batches(self.order(), self.config.batch_size):
+            self.state, loss = self.run(self.state, images[rows], labels[rows])
+            losses.append(loss)
+        self.loss = np.mean(jax.device_get(losses))
+
+
+class AllEpochs(_Jax):
+    """All epochs in one program: a scan over `train_epoch`."""
+
+    def compile(self, settings: Settings) -> Any:
+        self.epochs_per_call = self.config.epochs
+
+        def run(
+            state: train.State, images: Array, labels: Array, orders: Array
+        ) -> tuple[train.State, Array]:
+            def epoch(state: train.State, order: Array) -> tuple[train.State, Array]:
+                return _train_epoch(self.config)(state, images, labels, order)
+
+            return jax.lax.scan(epoch, state, orders)
+
+        orders = jax.ShapeDtypeStruct((self.config.epochs, self.n), jnp.int32)
+        return (
+            jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders).compile()
+        )
+
+    def order(self) -> Any:
+        return np.stack([super(AllEpochs, self).order() for _ in range(self.config.epochs)])
+
+
+class ManyModels(_Jax):
+    """`train_epoch` under `vmap`: each model with its own weights and its own order."""
+
+    def init_state(self, settings: Settings) -> train.State:
+        self.models = settings.models
+        states = [train.init_state(config) for config in self.configs()]
+        stacked: train.State = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        return stacked
+
+    def configs(self) -> list[Config]:
+        seed = self.config.seed
+        return [dataclasses.replace(self.config, seed=seed + i) for i in range(self.models)]
+
+    def compile(self, settings: Settings) -> Any:
+        run = jax.vmap(_train_epoch(self.config), in_axes=(0, None, None, 0))
+        orders = jax.ShapeDtypeStruct((self.models, self.n), jnp.int32)
+        return (
+            jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders).compile()
+        )
+
+    def order(self) -> Any:
+        epoch, self.epochs_done = self.epochs_done, self.epochs_done + 1
+        return np.stack([train.epoch_order(c.seed, epoch, self.n) for c in self.configs()])
+
+    def weights(self) -> list[Weights]:
+        return [
+            interop.to_torch_state_dict(jax.tree.map(lambda leaf, i=i: leaf[i], self.state.params))
+            for i in range(self.models)
+        ]
+
+
+class FrameworkPrecision(_Jax):
+    """The epoch scan, multiplying as JAX does when it is not told how: on NVIDIA GPUs in TF32."""
+
+    def compile(self, settings: Settings) -> Any:
+        if self.place.platform == "cpu":
+            raise UnavailableError("a CPU has no TF32: it would be J2")
+        run = functools.partial(
+            train.train_epoch,
+            model=_DefaultPrecision(self.config.hidden_sizes, self.config.init),
+            optimizer=train.make_optimizer(self.config),
+            batch_size=self.config.batch_size,
+        )
+        return jax.jit(run, donate_argnums=0)
+
+
+class _DefaultPrecision(model.MLP):
+    def _linear(self, size: int, x: Array) -> Array:
+        layer: Array = nn.Dense(size, dtype=self.dtype, param_dtype=self.param_dtype)(x)
+        return layer
+
+
+def _train_epoch(config: Config) -> train.RunEpoch:
+    return functools.partial(
+        train.train_epoch,
+        model=model.make_model(config),
+        optimizer=train.make_optimizer(config),
+        batch_size=config.batch_size,
+    )

@@ -1,0 +1,77 @@
+"""tinygrad with `TinyJit`, as its own MNIST example does it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from tinygrad import Device, Tensor, TinyJit
+from tinygrad.helpers import DEV
+
+from benchmarks.program import CLASSES, PIXELS, Program, Settings, UnavailableError, Weights
+from flax_mnist.data import Dataset
+
+
+class Jit(Program):
+    """All images normalised beforehand on the device, gathered in the compiled step."""
+
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        if settings.device == "tpu":
+            raise UnavailableError("tinygrad has no TPU")
+        if settings.device == "cpu" and not shutil.which("clang"):
+            raise UnavailableError("tinygrad's CPU back end needs clang")
+        if "DEV" not in os.environ:
+            DEV.value = "CPU" if settings.device == "cpu" else "CUDA"
+        self.device = Device.DEFAULT
+        config = settings.config
+        if config.momentum:
+            raise UnavailableError("it is plain SGD")
+        self.batch_size, self.learning_rate = config.batch_size, config.learning_rate
+        rng = np.random.default_rng(config.seed)
+        self.rng = np.random.default_rng(config.seed + 1)
+        self.params: list[tuple[Tensor, Tensor]] = []
+        for fan_in, fan_out in pairwise((PIXELS, *config.hidden_sizes, CLASSES)):
+            bound = fan_in**-0.5
+            shapes = (fan_in, fan_out), (fan_out,)
+            kernel, bias = (
+                Tensor(rng.uniform(-bound, bound, shape).astype(np.float32)).realize()
+                for shape in shapes
+            )
+            self.params.append((kernel, bias))
+        images, labels = dataset.train
+        inputs = ((images.reshape(len(images), -1) / np.float32(255) - 0.5) / 0.5).astype("f4")
+        self.inputs, self.labels = Tensor(inputs).realize(), Tensor(labels).realize()
+        # A captured program has one batch size: the tail takes one of its own.
+        self.steps: dict[int, Any] = {
+            size: TinyJit(self.step)
+            for size in {min(self.batch_size, len(labels)), len(labels) % self.batch_size} - {0}
+        }
+
+    def step(self, rows: Tensor) -> Tensor:
+        x, labels = self.inputs[rows], self.labels[rows]
+        for kernel, bias in self.params[:-1]:
+            x = (x @ kernel + bias).relu()
+        kernel, bias = self.params[-1]
+        loss = (x @ kernel + bias).sparse_categorical_crossentropy(labels)
+        leaves = [leaf for pair in self.params for leaf in pair]
+        for leaf, gradient in zip(leaves, loss.gradient(*leaves), strict=True):
+            leaf.assign(leaf.detach() - self.learning_rate * gradient)
+        return loss.realize(*leaves)
+
+    def epoch(self) -> None:
+        order = self.rng.permutation(len(self.labels)).astype(np.int32)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            self.loss = self.steps[len(rows)](Tensor(rows).realize())
+
+    def wait(self) -> None:
+        Device[self.device].synchronize()
+
+    def weights(self) -> list[Weights]:
+        weights: Weights = {}
+        for i, (kernel, bias) in enumerate(self.params):
+            weights |= {f"{2 * i}.weight": kernel.numpy().T, f"{2 * i}.bias": bias.numpy()}
+        return [weights]

@@ -1,0 +1,97 @@
+"""What every row of the table is: a program that trains an epoch each time it is asked to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flax_mnist.config import Config, DatasetName
+
+Weights = dict[str, NDArray[Any]]
+"""By PyTorch's names and layouts: `0.weight` [128, 784], `0.bias` [128], `2.weight`, ..."""
+
+PIXELS, CLASSES = 784, 10
+
+
+class UnavailableError(Exception):
+    """The row cannot run here; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all rows of a run have in common."""
+
+    config: Config = dataclasses.field(default_factory=Config)
+    dataset: DatasetName = "synthetic"
+    data_dir: str | None = None
+    device: str = "cpu"
+    """cpu, gpu or tpu."""
+    models: int = 8
+    """Networks that the rows of many models train at once."""
+    compilation_cache: bool = False
+    """Whether JAX may load what an earlier process compiled."""
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Settings:
+        """The reverse of `dataclasses.asdict`, after a passage through JSON."""
+        config = dict(fields["config"])
+        config["hidden_sizes"] = tuple(config["hidden_sizes"])
+        return cls(**{**fields, "config": Config(**config)})
+
+
+class Program:
+    """One way to train. A subclass prepares all it needs in its constructor.
+
+    Its constructor takes `(dataset, settings, **options)` and raises `UnavailableError` where it
+    cannot run.
+    """
+
+    models: int = 1
+    """Networks trained at once."""
+    epochs_per_call: int = 1
+    """Epochs that one call of `epoch` trains."""
+    compile_seconds: float = 0.0
+    """Spent in the constructor on compiling. What the first call costs is measured from outside."""
+    device: str = "cpu"
+    """What it runs on, as its framework calls it."""
+
+    def epoch(self) -> None:
+        """Shuffles, then shows every training image once; may return before the device is done."""
+        raise NotImplementedError
+
+    def wait(self) -> None:
+        """Returns when all that `epoch` has begun is done."""
+
+    def weights(self) -> list[Weights]:
+        """Of each model; empty where nothing is trained."""
+        return []
+
+    def device_memory(self) -> int | None:
+        """The most bytes ever held on an accelerator; None on the host."""
+        return None
+
+
+def layer_shapes(config: Config) -> list[tuple[int, int]]:
+    """[fan_in, fan_out] of each kernel, from the input to the output."""
+    return list(pairwise((PIXELS, *config.hidden_sizes, CLASSES)))
+
+
+def epoch_flops(config: Config, n: int) -> int:
+    """Floating-point operations in the matrix products of an epoch of `n` images.
+
+    For each layer one product forward, one for the kernel's gradient and one for that of its
+    inputs, which the first layer does not need: the images are not trained.
+    """
+    layers = layer_shapes(config)
+    forward = sum(fan_in * fan_out for fan_in, fan_out in layers)
+    return 2 * n * (3 * forward - layers[0][0] * layers[0][1])
+
+
+def batches(order: NDArray[np.int32], size: int) -> list[NDArray[np.int32]]:
+    """The order cut into batches, the short last one kept."""
+    return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,0 +1,355 @@
+"""How rows are compared fairly: a fresh process each, in turns, on the same cores.
+
+1. Each row's process is started alone. It imports, prepares and trains a first epoch, each timed.
+2. A row with variants, or one that may be faster on a single thread than on all, runs every way for
+   a turn; the fastest stays, the others end. So every framework has all cores and may use fewer.
+3. The rows that are left take turns: forwards in one round, backwards in the next (ABBA), so that
+   a machine that slows down or speeds up favours none. A turn is an epoch that is not timed, then
+   about a second's worth of timed ones; the device is synchronised before each clock reading.
+4. Waiting processes sleep; what they took of the CPU nevertheless is written down.
+5. The weights that each row had after the tutorial's five epochs are scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.program import Settings
+from benchmarks.rows import Row, Variant
+
+ROOT = Path(__file__).parents[1]
+PATIENCE = 900.0
+"""Seconds after which a process that has not answered is given up."""
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to look."""
+
+    rounds: int = 9
+    turn_seconds: float = 1.0
+    """Timed epochs fill about this long; one is the least."""
+    slow_seconds: float = 2.0
+    """A row whose epoch takes longer has no untimed epochs, and is tried out by its first one."""
+    slow_rounds: int = 9
+    """Rounds in which such a row has a turn, spread evenly."""
+    settle_seconds: float = 0.25
+    """Pause before a turn, in which the thread pools of the row before fall asleep."""
+    score: bool = True
+
+    def turns_of(self, slow: bool) -> set[int]:
+        """The rounds in which a row has a turn."""
+        count = min(self.slow_rounds, self.rounds) if slow else self.rounds
+        return {round(i * (self.rounds - 1) / max(1, count - 1)) for i in range(count)}
+
+
+class RowError(Exception):
+    """A row's process skipped its work, failed, or gave no answer; `status` says which."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Process:
+    """The parent's end of a worker."""
+
+    def __init__(
+        self, variant: Variant, threads: int, settings: Settings, timeout: float = PATIENCE
+    ) -> None:
+        self.variant, self.threads = variant, threads
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            command(variant, settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=_errors(),
+            env=environment(threads, settings),
+            cwd=ROOT,
+        )
+        self.first = self.read(timeout)
+        self.start_seconds = time.perf_counter() - started
+
+    def ask(self, timeout: float = PATIENCE, **request: Any) -> dict[str, Any]:
+        """Its answer to a request."""
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise RowError("failed", "its process ended") from None
+        return self.read(timeout)
+
+    def read(self, timeout: float) -> dict[str, Any]:
+        assert self.process.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            answered = selector.select(timeout)
+        if not answered:
+            self.close()
+            raise RowError("failed", f"no answer within {timeout:.0f} s")
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait(10)  # it has closed its end: what it ends with tells why
+            raise RowError("failed", f"its process ended with code {self.process.returncode}")
+        answer: dict[str, Any] = json.loads(line)
+        for status in ("skipped", "failed"):
+            if status in answer:
+                self.close()
+                raise RowError(status, answer[status])
+        return answer
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def _errors() -> int | None:
+    """Where a worker's standard error goes: libraries warn of much that is no row's fault."""
+    return None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
+
+
+def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
+    """What starts a worker."""
+    job = {
+        "entry": variant.entry,
+        "options": dict(variant.options),
+        "settings": dataclasses.asdict(settings),
+        **more,
+    }
+    return [sys.executable, "-m", "benchmarks.worker", json.dumps(job)]
+
+
+def environment(threads: int, settings: Settings) -> dict[str, str]:
+    """A worker's: the number of threads, and nothing of what an earlier one has compiled."""
+    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    variables["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        variables[name] = str(threads)
+    if settings.device != "cpu":
+        # Rows wait side by side: none may take the accelerator's whole memory beforehand.
+        variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return variables
+
+
+# ---- one row -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Entrant:
+    """A row that is being measured."""
+
+    row: Row
+    result: dict[str, Any]
+    process: Process | None = None
+    epoch_seconds: float = 0.0
+    """Of one call, as far as it is known."""
+
+    def drop(self, error: RowError) -> None:
+        """Nothing more will come of it."""
+        self.result |= {"status": error.status, "reason": str(error)}
+        self.process = None
+
+
+def blank(row: Row) -> dict[str, Any]:
+    """The result of a row that has not run yet."""
+    described = {key: getattr(row, key) for key in ("name", "label", "kind", "family")}
+    return {**described, "status": "ok", "turns": []}
+
+
+def left_out(row: Row, reason: str) -> dict[str, Any]:
+    """The result of a row that is not to run."""
+    return blank(row) | {"status": "skipped", "reason": reason}
+
+
+def enter(row: Row, settings: Settings, plan: Plan, cores: int) -> Entrant:
+    """Starts a row's process: of several candidates the one that is fastest in a turn."""
+    result = blank(row)
+    entrant = Entrant(row, result)
+    candidates = row.candidates(cores, settings.device)
+    if isinstance(candidates, str):
+        entrant.drop(RowError("skipped", candidates))
+        return entrant
+    trials: list[dict[str, Any]] = []
+    problem = None
+    for variant, threads in candidates:
+        trial: dict[str, Any] = {"variant": variant.label, "threads": threads}
+        trials.append(trial)
+        try:
+            process = Process(variant, threads, settings)
+            try:
+                first = first_call(process, result.get("first_seconds"))
+                seconds = try_out(process, plan, entrant, alone=len(candidates) == 1)
+            except BaseException:
+                process.close()
+                raise
+        except RowError as error:
+            trial["reason"] = str(error)
+            problem = problem or error
+            continue
+        trial["seconds"] = seconds
+        if entrant.process and seconds >= entrant.epoch_seconds:
+            process.close()
+            continue
+        if entrant.process:
+            entrant.process.close()
+        entrant.process, entrant.epoch_seconds = process, seconds
+        result |= {
+            "variant": variant.label,
+            "threads": threads,
+            "first_seconds": first,
+            **process.first,
+        }
+    if entrant.process is None:
+        assert problem
+        entrant.drop(problem)
+    elif len(trials) > 1:
+        result["trials"] = trials
+    return entrant
+
+
+def first_call(process: Process, best: float | None) -> float:
+    """Seconds of a candidate's first call, which may compile."""
+    (seconds,) = process.ask(warm_up=0, calls=1)["seconds"]
+    # Compiling takes all of a row's candidates about as long.
+    if best and seconds > 1 and seconds > 3 * best:
+        raise RowError("failed", f"given up: its first call took {seconds:.1f} s, not {best:.1f}")
+    return float(seconds)
+
+
+def try_out(process: Process, plan: Plan, entrant: Entrant, alone: bool) -> float:
+    """Seconds of a later call: one, or where candidates compete the fastest of a turn."""
+    best = entrant.epoch_seconds
+    # Threads that wait for a busy core can take minutes over an epoch: such a one need not win.
+    limit = 20 + 10 * best if best else PATIENCE
+    (seconds,) = process.ask(warm_up=0, calls=1, timeout=limit)["seconds"]
+    if not alone and seconds < plan.slow_seconds:
+        calls = calls_of(seconds, plan)
+        # The fastest: whatever else the machine did in this one turn only added to it.
+        seconds = min(process.ask(warm_up=0, calls=calls, timeout=limit)["seconds"])
+    return float(seconds)
+
+
+def calls_of(seconds: float, plan: Plan) -> int:
+    """How many calls a turn times, where one takes so many seconds."""
+    return max(1, round(plan.turn_seconds / seconds))
+
+
+# ---- all rows ----------------------------------------------------------------------------------
+
+
+def measure(
+    rows: Sequence[Row], settings: Settings, plan: Plan, cores: int, say: Say
+) -> list[dict[str, Any]]:
+    """Runs the rows against each other; a result for each, those that could not run included."""
+    entrants: list[Entrant] = []
+    try:
+        for row in rows:
+            entrants.append(enter(row, settings, plan, cores))
+            say(progress(entrants[-1]))
+        for number in range(plan.rounds):
+            for entrant in entrants if number % 2 == 0 else reversed(entrants):
+                take_turn(entrant, number, plan)
+            say(f"round {number + 1} of {plan.rounds}")
+        for entrant in entrants:
+            finish(entrant, plan)
+    finally:
+        for entrant in entrants:
+            if entrant.process:
+                entrant.process.close()
+    return [entrant.result for entrant in entrants]
+
+
+def progress(entrant: Entrant) -> str:
+    """What became of a row's start."""
+    if entrant.process is None:
+        return f"{entrant.row.name} {entrant.result['status']}: {entrant.result['reason']}"
+    chosen = [entrant.result["variant"]] if entrant.result["variant"] else []
+    chosen.append(f"threads {entrant.result['threads']}")
+    return f"{entrant.row.name} {', '.join(chosen)}: {entrant.epoch_seconds:.3g} s"
+
+
+def take_turn(entrant: Entrant, number: int, plan: Plan) -> None:
+    """One row's part of a round."""
+    slow = entrant.epoch_seconds > plan.slow_seconds
+    if entrant.process is None or number not in plan.turns_of(slow):
+        return
+    time.sleep(plan.settle_seconds)
+    calls = calls_of(entrant.epoch_seconds, plan)
+    try:
+        answer = entrant.process.ask(warm_up=0 if slow else 1, calls=calls)
+    except RowError as error:
+        entrant.drop(error)
+        return
+    entrant.result["turns"].append(
+        {
+            "round": number,
+            "seconds": answer["seconds"],
+            "idle_cpu_seconds": answer["idle_cpu_seconds"],
+            "load_average": machine.load_average(),
+        }
+    )
+    entrant.result["peak_memory"] = answer["peak_memory"]
+
+
+def finish(entrant: Entrant, plan: Plan) -> None:
+    """Scores a row and ends its process."""
+    if entrant.process is None:
+        return
+    try:
+        if plan.score:
+            answer = entrant.process.ask(score=True)
+            entrant.result |= {"scores": answer["scores"], "peak_memory": answer["peak_memory"]}
+    except RowError as error:
+        entrant.drop(error)
+        return
+    entrant.process.close()
+    entrant.process = None
+
+
+# ---- whole processes ---------------------------------------------------------------------------
+
+
+def whole_process(
+    variant: Variant, threads: int, settings: Settings, cache: Path
+) -> dict[str, Any]:
+    """Seconds from the start of a process to its end: imports, data, five epochs, score.
+
+    Args:
+        variant: what runs.
+        threads: that it may use.
+        settings: `compilation_cache` is switched on.
+        cache: JAX's compilation cache; an empty folder makes a cold start.
+    """
+    settings = dataclasses.replace(settings, compilation_cache=True)
+    variables = environment(threads, settings) | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        # What the command line sets for its own folder.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    start = time.perf_counter()
+    done = subprocess.run(
+        command(variant, settings, whole=True),
+        env=variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=_errors(),
+        check=False,
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RowError("failed", f"its process ended with code {done.returncode}")
+    return {"seconds": seconds, **json.loads(done.stdout)}

@@ -1,0 +1,190 @@
+"""The rows of the table: what runs, how it may be tuned, and what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import shutil
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Family = Literal["pytorch", "ours", "peers", "ceilings"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One way to run a row. Of several the fastest is taken, after trials that are kept."""
+
+    entry: str
+    """`module:class` of the `Program`."""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What its constructor takes besides the data and the settings."""
+    needs: tuple[str, ...] = ()
+    """Packages besides NumPy."""
+    tune_threads: bool = False
+    """Whether one thread may beat all of them: both are tried. JAX always takes all."""
+    label: str | None = None
+    """What tells it apart from the row's other variants."""
+
+    def missing(self, cores: int) -> str | None:
+        """Why it cannot run here, as far as that can be told without starting it."""
+        for package in self.needs:
+            if importlib.util.find_spec(package) is None:
+                return f"{package} is not installed"
+        if "mode" in self.options and not (shutil.which("c++") or shutil.which("g++")):
+            return "torch.compile needs a C++ compiler"
+        if self.options.get("workers", 0) > cores:
+            return "more loader workers than cores"
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    name: str
+    label: str
+    kind: Literal["headline", "labelled", "ceiling"]
+    """headline: batch 64, float32, every image once an epoch, the short last batch kept, the update
+    included, one network. Whatever breaks that rule is labelled."""
+    family: Family
+    variants: tuple[Variant, ...]
+    quick: bool = False
+    """Whether `--quick` has it."""
+
+    def candidates(self, cores: int, device: str) -> list[tuple[Variant, int]] | str:
+        """Variants and numbers of threads to try; where there are none, the reason."""
+        reasons = [variant.missing(cores) for variant in self.variants]
+        there = [v for v, reason in zip(self.variants, reasons, strict=True) if reason is None]
+        if not there:
+            return next(reason for reason in reasons if reason)
+        # A GPU's programs wait for one thread that feeds it: more of them decide nothing.
+        tried = {1, cores} if device == "cpu" else {cores}
+        return [
+            (variant, threads)
+            for variant in there
+            for threads in sorted(tried if variant.tune_threads else {cores})
+        ]
+
+
+def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
+    # The tutorial's loader makes a PIL image of every sample.
+    needs = ("torch", "PIL") if name in ("Tutorial", "TunedLoader") else ("torch",)
+    return Variant(f"benchmarks.loops.pytorch:{name}", options, needs, True, label)
+
+
+def _ours(name: str, **options: Any) -> Variant:
+    return Variant(f"benchmarks.loops.this_project:{name}", options, ("jax", "flax", "optax"))
+
+
+def _ceiling(name: str, tune_threads: bool = False, **options: Any) -> tuple[Variant, ...]:
+    where = "benchmarks.loops.ceilings"
+    return (
+        Variant(f"{where}.by_numpy:{name}", options, (), tune_threads, "NumPy"),
+        Variant(f"{where}.by_pytorch:{name}", options, ("torch",), tune_threads, "PyTorch"),
+        Variant(f"{where}.by_xla:{name}", options, ("jax",), False, "XLA"),
+    )
+
+
+PEAK_SIZE = 2048
+"""Rows of the large product: 17 GFLOP, far more work than memory traffic."""
+COPY_SIZE = 2**26
+"""Numbers in the large copy: 268 MB, more than any cache."""
+
+ROWS: tuple[Row, ...] = (
+    Row("P1", "the tutorial's loop", "headline", "pytorch", (_pytorch("Tutorial"),), True),
+    Row(
+        "P2",
+        "P1, loader tuned",
+        "headline",
+        "pytorch",
+        tuple(_pytorch("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2)),
+    ),
+    Row("P3", "eager on the device", "headline", "pytorch", (_pytorch("Eager"),), True),
+    Row(
+        "P4",
+        "fused or foreach",
+        "headline",
+        "pytorch",
+        (
+            _pytorch("Eager", "fused", optimizer="fused"),
+            _pytorch("Eager", "foreach", optimizer="foreach"),
+        ),
+    ),
+    Row(
+        "P5",
+        "torch.compile",
+        "headline",
+        "pytorch",
+        (_pytorch("Compiled", mode="default"),),
+    ),
+    Row(
+        "P6",
+        "reduce-overhead",
+        "headline",
+        "pytorch",
+        (_pytorch("Compiled", mode="reduce-overhead"),),
+    ),
+    Row("P7", "CUDA graph", "headline", "pytorch", (_pytorch("CudaGraph"),)),
+    Row("P8", "vmap over models", "labelled", "pytorch", (_pytorch("ManyModels"),)),
+    Row("P9", "P3 in TF32", "labelled", "pytorch", (_pytorch("Eager", tf32=True),)),
+    Row("J1", "jitted step a call", "headline", "ours", (_ours("Step"),), True),
+    Row("J2", "epoch scan: the CLI", "headline", "ours", (_ours("EpochScan"),), True),
+    Row("J3", "all epochs at once", "headline", "ours", (_ours("AllEpochs"),)),
+    Row("J4", "vmap over models", "labelled", "ours", (_ours("ManyModels"),), True),
+    Row(
+        "J5",
+        "J2 in bfloat16",
+        "labelled",
+        "ours",
+        (_ours("EpochScan", precision="bfloat16"),),
+    ),
+    Row("J6", "J2 in TF32", "labelled", "ours", (_ours("FrameworkPrecision"),)),
+    Row(
+        "N1",
+        "NumPy, by hand",
+        "headline",
+        "peers",
+        (Variant("benchmarks.loops.numpy_backprop:Backpropagation", tune_threads=True),),
+        True,
+    ),
+    Row(
+        "K1",
+        "Keras 3 on JAX",
+        "headline",
+        "peers",
+        tuple(
+            Variant(
+                "benchmarks.loops.keras_on_jax:Fit",
+                {"steps_per_execution": steps},
+                ("keras", "jax"),
+                label=f"{steps} steps a call",
+            )
+            for steps in (1, 32)
+        ),
+    ),
+    Row(
+        "T1",
+        "tinygrad",
+        "headline",
+        "peers",
+        (Variant("benchmarks.loops.tinygrad_jit:Jit", needs=("tinygrad",)),),
+    ),
+    Row(
+        "G1",
+        "the eight products",
+        "ceiling",
+        "ceilings",
+        _ceiling("StepProducts", tune_threads=True),
+        True,
+    ),
+    Row(
+        "G2",
+        "a large product",
+        "ceiling",
+        "ceilings",
+        _ceiling("LargeProduct", size=PEAK_SIZE),
+        True,
+    ),
+    Row("G3", "a large copy", "ceiling", "ceilings", _ceiling("Copy", size=COPY_SIZE), True),
+)

@@ -1,0 +1,29 @@
+"""Writing files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flax_mnist.errors import FlaxMnistError, RequestError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file, all of it or nothing: whoever reads `path` meets the old or the new content.
+
+    Raises:
+        RequestError: its folder does not exist, or `path` is a folder, a device or the like.
+        FlaxMnistError: it cannot be written.
+    """
+    if not path.parent.is_dir():
+        raise RequestError(f"{path}: there is no folder {path.parent}.")
+    if path.exists() and not path.is_file():
+        raise RequestError(f"{path}: is no ordinary file.")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise FlaxMnistError(f"{path}: cannot be written ({error.strerror}).") from error
+    finally:
+        partial.unlink(missing_ok=True)
