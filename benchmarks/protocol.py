@@ -37,12 +37,12 @@ Say = Callable[[str], None]
 class Plan:
     """How long to look."""
 
-    rounds: int = 9
+    rounds: int = 7
     turn_seconds: float = 1.0
     """Timed epochs fill about this long; one is the least."""
     slow_seconds: float = 2.0
     """A row whose epoch takes longer has no untimed epochs, and is tried out by its first one."""
-    slow_rounds: int = 9
+    slow_rounds: int = 7
     """Rounds in which such a row has a turn, spread evenly."""
     settle_seconds: float = 0.25
     """Pause before a turn, in which the thread pools of the row before fall asleep."""

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 import time
@@ -19,7 +20,7 @@ from flax_mnist import __version__
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 from flax_mnist.files import write_atomically
-from flax_mnist.train import Metrics
+from flax_mnist.train import Metrics, compiler_options
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
 
@@ -95,6 +96,8 @@ def environment(device: jax.Device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "compiler_options": compiler_options(),
         "versions": {"flax-mnist": __version__} | {name: version(name) for name in PACKAGES},
         "command": sys.argv[1:],
     }

@@ -105,9 +105,8 @@ class AllEpochs(_Jax):
             return jax.lax.scan(epoch, state, orders)
 
         orders = jax.ShapeDtypeStruct((self.config.epochs, self.n), jnp.int32)
-        return (
-            jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders).compile()
-        )
+        lowered = jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders)
+        return lowered.compile(compiler_options=train.compiler_options())
 
     def order(self) -> Any:
         return np.stack([super(AllEpochs, self).order() for _ in range(self.config.epochs)])
