@@ -30,3 +30,10 @@ def test_its_tree_names_files_that_are_there():
     named = set(re.findall(r"(\w+\.py)", tree))
     there = {path.name for path in Path(flax_mnist.__file__).parent.glob("*.py")}
     assert named <= there
+
+
+def test_its_benchmark_is_the_stored_one():
+    stored = (ROOT / "benchmarks/results/amd-epyc-2-cores.md").read_text(encoding="utf-8")
+    rows = [line for line in stored.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    assert [line for line in README.splitlines() if line in rows] == rows
