@@ -118,7 +118,8 @@ def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     rows = [measured.get(row.name) or protocol.left_out(row, "not in --quick") for row in wanted]
     result: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "settings": dataclasses.asdict(settings),
+        # Where this machine keeps its data is nobody else's business.
+        "settings": dataclasses.asdict(settings) | {"data_dir": None},
         "plan": dataclasses.asdict(plan),
         "machine": described,
         "rows": rows,

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "keras", "tinygrad")
 VARIABLES = re.compile(
-    r"(XLA|JAX|OMP|MKL|OPENBLAS|TORCH|PYTORCH|KMP|GOMP|CUDA|NVIDIA|TF)_|NPROC$|NUM_THREADS$"
+    r"(XLA|JAX|OMP|MKL|OPENBLAS|TORCH|PYTORCH|KMP|GOMP|CUDA|NVIDIA)_|NPROC$|NUM_THREADS$"
 )
 
 

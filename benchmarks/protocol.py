@@ -136,6 +136,9 @@ def environment(threads: int, settings: Settings) -> dict[str, str]:
     path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
     variables["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        # OpenBLAS knows the processor better: told another one, NumPy's rows would be handicapped.
+        variables.pop(name, None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         variables[name] = str(threads)
     if settings.device != "cpu":

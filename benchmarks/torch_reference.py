@@ -2,7 +2,8 @@
 
 The tutorial is "Part 3 - Training Neural Networks" of Udacity's introduction to deep learning with
 PyTorch. Its lines stand here unchanged, cut into functions that tests and benchmarks can import.
-torchvision's dataset and transforms are written out, since nothing else here needs torchvision, and
+torchvision's dataset and transforms are written out, since it has no build for every PyTorch (its
+transforms are used where they can be imported, and a test shows that they make the same), and
 any run can be handed its batches, since two programs compare only on the same ones. The tutorial is
 
     trainloader = tutorial_loader(images, labels)
@@ -36,6 +37,18 @@ def transform(image: Image.Image) -> torch.Tensor:
     return tensor.sub_(mean).div_(std)
 
 
+def torchvision_transform() -> Callable[[Image.Image], torch.Tensor]:
+    """The tutorial's own, by torchvision, where it can be imported; otherwise `transform`."""
+    try:
+        from torchvision import transforms
+    except (ImportError, RuntimeError):  # RuntimeError: it was built for another PyTorch
+        return transform
+    composed: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
+    )
+    return composed
+
+
 class MNIST(Dataset[Sample]):
     """``datasets.MNIST`` over arrays: uint8 images [n, 28, 28], integer labels [n]."""
 
@@ -43,11 +56,12 @@ class MNIST(Dataset[Sample]):
         self,
         images: npt.NDArray[np.uint8],
         labels: npt.NDArray[np.integer[Any]],
-        transform: Callable[[Image.Image], torch.Tensor] = transform,
+        transform: Callable[[Image.Image], torch.Tensor] | None = None,
     ) -> None:
         from PIL import Image  # the rest of this file does without it
 
-        self.images, self.labels, self.transform = images, labels, transform
+        self.images, self.labels = images, labels
+        self.transform = transform or torchvision_transform()
         self.to_picture = Image.fromarray
 
     def __len__(self) -> int:
