@@ -43,7 +43,8 @@ RunEpoch = Callable[[State, ArrayLike, ArrayLike, ArrayLike], tuple[State, Array
 def sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransformation:
     """`torch.optim.SGD(lr, momentum)`: v <- momentum v + g, then p <- p - lr v.
 
-    The learning rate lives in the optimizer's state, so that `vmap` can vary it.
+    The learning rate lives in the optimizer's state, so that `vmap` can vary it: a step takes the
+    one that was there when the state was made, whatever the optimizer it is called with says.
     """
     # Momentum 0 must be None: a velocity that is always the gradient is a copy of all weights.
     return optax.inject_hyperparams(optax.sgd)(learning_rate, momentum=momentum or None)
