@@ -28,7 +28,7 @@ def test_its_table_has_every_subcommand():
 def test_its_tree_names_files_that_are_there():
     tree = README.split("## Reading the code")[1]
     named = set(re.findall(r"(\w+\.py)", tree))
-    there = {path.name for path in Path(flax_mnist.__file__).parent.glob("*.py")}
+    there = {path.name for path in Path(flax_mnist.__file__).parent.rglob("*.py")}
     assert named <= there
 
 

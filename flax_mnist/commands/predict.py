@@ -1,0 +1,86 @@
+"""`flax-mnist predict`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from flax_mnist import terminal
+from flax_mnist.commands.flags import Machine, RunDataDir, RunDataset, Trained
+from flax_mnist.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flax_mnist.data import Dataset
+
+    Picture = tuple[str, NDArray[np.uint8], str | None]  # title, image, class if known
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Show the class probabilities of pictures or test images."""
+
+    weights: Trained
+    """Run folder, or safetensors file with PyTorch's names."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
+    """Picture files, a digit each. 28x28 is taken as it is; any other size is centred and scaled
+    as MNIST's digits are. Dark ink on a bright ground is inverted."""
+    index: tuple[int, ...] = ()
+    """Test images, counted from 0."""
+    dataset: RunDataset = None
+    """Whose test images."""
+    data_dir: RunDataDir = None
+    """Folder with the images, as for train."""
+    output: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE.png")] = None
+    """Draw the images beside their charts into this file; the ending decides the format."""
+    json: bool = False
+    """Print one JSON object a picture instead of a chart."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Prints ten probabilities for each picture."""
+        if not self.images and not self.index:
+            raise RequestError(
+                "predict needs picture files, or --index with numbers of test images."
+            )
+        import numpy as np
+
+        from flax_mnist.commands import trained as trained_weights
+        from flax_mnist.data import DIGITS
+        from flax_mnist.evaluation import predict
+        from flax_mnist.images import read_image
+        from flax_mnist.prediction import Prediction
+
+        with terminal.warnings_at_both_ends():
+            trained = trained_weights.load(self.weights, self.machine)
+            pictures: list[Picture] = [(str(path), read_image(path), None) for path in self.images]
+            names = trained.record.class_names if trained.record else DIGITS
+            if self.index:
+                dataset = trained_weights.load_images(self.dataset, self.data_dir, trained.record)
+                names = dataset.class_names
+                pictures += [_test_picture(dataset, i) for i in self.index]
+            images = np.stack([image for _, image, _ in pictures])
+            rows = np.asarray(predict(trained.params, images, model=trained.model)).tolist()
+            predictions = [
+                Prediction(*picture, names, row)
+                for picture, row in zip(pictures, rows, strict=True)
+            ]
+            show = terminal.prediction_json if self.json else terminal.prediction_chart
+            for prediction in predictions:
+                terminal.say(show(prediction))
+            if self.output:
+                from flax_mnist import plots
+
+                plots.save(plots.draw_predictions(predictions), self.output)
+
+
+def _test_picture(dataset: Dataset, index: int) -> Picture:
+    images, labels = dataset.test
+    if not 0 <= index < len(labels):
+        raise RequestError(f"index is {index}; the test images are 0 to {len(labels) - 1}.")
+    return f"{dataset.name} test image {index}", images[index], dataset.class_names[labels[index]]
