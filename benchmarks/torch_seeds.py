@@ -9,7 +9,6 @@ the other take five minutes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import re
@@ -59,7 +58,7 @@ def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
         )
     fields = ("epochs", "batch_size", "learning_rate", "momentum", "hidden_sizes")
     return {
-        "data": digest(dataset),
+        "data": dataset.digest(),
         "config": {name: getattr(config, name) for name in fields},
         "versions": {
             "torch": torch.__version__,
@@ -70,12 +69,6 @@ def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
     }
 
 
-def digest(dataset: Dataset) -> str:
-    """Which images and labels these are: SHA-256 of all of them."""
-    arrays = (*dataset.train, *dataset.test)
-    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-
-
 def load(dataset: Dataset) -> list[dict[str, Any]]:
     """The stored runs on this dataset.
 
@@ -83,7 +76,7 @@ def load(dataset: Dataset) -> list[dict[str, Any]]:
         LookupError: there are none on these very images and labels.
     """
     stored = _stored().get(dataset.name)
-    if stored is None or stored["data"] != digest(dataset):
+    if stored is None or stored["data"] != dataset.digest():
         raise LookupError(
             f"{RESULTS.name} holds no runs on this {dataset.name}: "
             f"python -m benchmarks.torch_seeds --dataset {dataset.name} adds them."

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 import tyro
 
-from flax_mnist import __version__, terminal
+from flax_mnist import __version__, signals, terminal
 from flax_mnist.commands.doctor import Doctor
 from flax_mnist.commands.evaluate import Evaluate
 from flax_mnist.commands.export import Export
@@ -30,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (by default that of the process) and returns its exit code."""
     if argv is None:
         argv = sys.argv[1:]
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _stop)
+        signals.watch()
         terminal.never_fail_to_encode()
     try:
         command = _parse(argv)
@@ -42,17 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in argv:
             traceback.print_exc()
         return _explain(error)
-    return 0
-
-
-def _stop(signum: int, _: object) -> NoReturn:
-    """Ends the process at once, whatever its threads do: every file is whole at any moment.
-
-    An exception instead could be swallowed, by a garbage collector's callback for one.
-    """
-    word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[signal.Signals(signum)]
-    terminal.leave(f"flax-mnist: {word}")
-    os._exit(128 + signum)
+    return 1 if terminal.lost_something() else 0
 
 
 def _explain(error: Exception) -> int:
@@ -77,6 +63,9 @@ def _explain(error: Exception) -> int:
 # ---- Flags ----------------------------------------------------------------------------------
 
 
+LOOK = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+
+
 def _parse(argv: Sequence[str]) -> Command | None:
     """The command; None if help was asked for and given."""
     if list(argv) == ["--version"]:
@@ -90,8 +79,16 @@ def _parse(argv: Sequence[str]) -> Command | None:
                 prog="flax-mnist",
                 description="The PyTorch MNIST tutorial in JAX. --version prints the version.",
                 args=argv,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                config=LOOK,
             )
+            if isinstance(command, Train) and command.resume:
+                command = tyro.cli(
+                    Train,
+                    prog="flax-mnist train",
+                    default=command.with_its_runs_defaults(),
+                    args=argv[1:],
+                    config=LOOK,
+                )
     except SystemExit as stop:
         if stop.code:
             raise RequestError(_one_line(panel.getvalue())) from None

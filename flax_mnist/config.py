@@ -49,7 +49,7 @@ class Config:
         _require(1e-37 < rate < 1e38, "learning-rate", rate, "above 0 and finite")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         _require(
-            len(sizes) > 0 and min(sizes) > 0 and _weights(sizes) <= MAX_WEIGHTS,
+            len(sizes) > 0 and min(sizes) > 0 and self.weights <= MAX_WEIGHTS,
             "hidden-sizes",
             " ".join(map(str, sizes)) or "empty",
             f"one or more sizes above 0, with at most {MAX_WEIGHTS:,} weights in all",
@@ -59,13 +59,14 @@ class Config:
         _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
         _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
 
+    @property
+    def weights(self) -> int:
+        """How many there are in all layers, biases left out."""
+        return sum(fan_in * fan_out for fan_in, fan_out in pairwise((784, *self.hidden_sizes, 10)))
+
 
 MAX_WEIGHTS = 10**9
 """More than this is taken for a slip: they are 4 GB, and three times that in training."""
-
-
-def _weights(hidden_sizes: tuple[int, ...]) -> int:
-    return sum(fan_in * fan_out for fan_in, fan_out in pairwise((784, *hidden_sizes, 10)))
 
 
 def _require(holds: bool, field: str, value: object, allowed: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 import threading
 import warnings
@@ -21,8 +23,19 @@ DIGITS = tuple("0123456789")
 NETWORK_TIMEOUT = 3.0
 """Seconds after which a server that has not answered counts as out of reach."""
 
+ATTEMPTS = 3
+"""How often a file is asked for that a server fails to send."""
+
 _SPLITS = {"train": "train", "test": "t10k"}
 _TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+
+LABEL_SUMS = {
+    "mnist": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "fashion_mnist": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "kmnist": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+}
+"""SHA-256 of the training labels' `.gz` file, as tensorflow-datasets registers it: the files of all
+three datasets have the same names."""
 
 
 class Split(NamedTuple):
@@ -45,6 +58,13 @@ class Dataset(NamedTuple):
     train: Split
     test: Split
 
+    def digest(self) -> str:
+        """Which images and labels these are: SHA-256 of all of them."""
+        digest = hashlib.sha256()
+        for array in (*self.train, *self.test):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
 
 class DownloadError(FlaxMnistError):
     """The dataset is not on disk and could not be fetched. Exit code 1."""
@@ -61,7 +81,8 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
             `~/tensorflow_datasets`), which takes what has to be downloaded.
 
     Raises:
-        RequestError: `data_dir` is no folder, or holds some of the four files only.
+        RequestError: `data_dir` is no folder, or holds some of the four files only, or the original
+            files of another dataset.
         DataError: a file that was found is damaged.
         DownloadError: the dataset is not on disk and its server cannot be reached.
     """
@@ -86,7 +107,7 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
             return load_dataset("synthetic")
     name = "mnist" if name == "auto" else name
     if data_dir is not None:
-        data_dir = Path(data_dir).expanduser()
+        data_dir = Path(os.path.expanduser(data_dir))
         require_folder(data_dir)
         for folder in (data_dir, data_dir / _TORCHVISION_FOLDERS[name] / "raw"):
             files = _idx_files(folder)
@@ -96,9 +117,13 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
 
 
 def require_folder(data_dir: Path) -> None:
-    """Raises RequestError if `data_dir` is no folder."""
-    if not data_dir.expanduser().is_dir():
-        raise RequestError(f"{data_dir}: there is no such folder. Look at --data-dir.")
+    """Raises RequestError if `data_dir` is no folder, or one that may not be read."""
+    try:
+        os.scandir(os.path.expanduser(data_dir)).close()
+    except OSError as error:
+        raise RequestError(
+            f"{data_dir}: is no folder to read ({error.strerror}). Look at --data-dir."
+        ) from error
 
 
 def find_dataset(name: str) -> str | None:
@@ -121,7 +146,9 @@ def _idx_files(folder: Path) -> dict[str, Path]:
     found, missing = {}, []
     for prefix in _SPLITS.values():
         for stem in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
-            path = next((p for p in (folder / f"{stem}.gz", folder / stem) if p.exists()), None)
+            # Whatever is there by that name, a link to nowhere even: its reader says what is wrong.
+            paths = (folder / f"{stem}.gz", folder / stem)
+            path = next((path for path in paths if os.path.lexists(path)), None)
             if path:
                 found[stem] = path
             else:
@@ -139,19 +166,39 @@ def _read_idx_files(name: DatasetName, files: dict[str, Path], source: str) -> D
         image_file = files[f"{prefix}-images-idx3-ubyte"]
         label_file = files[f"{prefix}-labels-idx1-ubyte"]
         images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
-        if images.shape[1:] != (28, 28):
-            height, width = images.shape[1:]
-            raise DataError(f"{image_file}: its images are {height}x{width}, not 28x28.")
-        if len(images) != len(labels):
-            raise DataError(
-                f"{label_file}: {len(labels):,} labels for the {len(images):,} images of "
-                f"{image_file.name}."
-            )
-        if labels.max() >= len(DIGITS):
-            where = int(labels.argmax())
-            raise DataError(f"{label_file}: label {labels[where]} at {where}; they must be 0 to 9.")
-        splits[split] = _split(images, labels)
+        splits[split] = _checked(images, labels, image_file, label_file)
+    _refuse_another(name, files["train-labels-idx1-ubyte"])
     return Dataset(name, source, class_names(name), splits["train"], splits["test"])
+
+
+def _refuse_another(name: DatasetName, label_file: Path) -> None:
+    """Raises RequestError if the file is the original of a dataset that is not `name`."""
+    found = hashlib.sha256(label_file.read_bytes()).hexdigest()
+    for other, known in LABEL_SUMS.items():
+        if found == known and other != name:
+            raise RequestError(f"{label_file}: is of {other}, not {name}. Give --dataset {other}.")
+
+
+def _checked(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.integer[Any]],
+    image_file: Path,
+    label_file: Path,
+) -> Split:
+    """Raises DataError if a network cannot be trained on them."""
+    if images.shape[1:] != (28, 28):
+        size = "x".join(map(str, images.shape[1:]))
+        raise DataError(f"{image_file}: its images are {size}, not 28x28.")
+    if len(images) != len(labels):
+        raise DataError(
+            f"{label_file}: {len(labels):,} labels for the {len(images):,} images of "
+            f"{image_file.name}."
+        )
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(DIGITS)))
+    if wrong.size:
+        where = wrong[0]
+        raise DataError(f"{label_file}: label {labels[where]} at {where}; they must be 0 to 9.")
+    return _split(images, labels)
 
 
 def _split(images: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> Split:
@@ -172,7 +219,12 @@ def class_names(name: str) -> tuple[str, ...]:
 def _builder(name: str, data_dir: Path | None) -> Any:
     import tensorflow_datasets as tfds
 
-    return tfds.builder(name, data_dir=data_dir)
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except Exception as error:  # whatever it meets in what was prepared earlier
+        place = data_dir or "tensorflow-datasets' folder"
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{place}: what it has of {name} cannot be read ({reason}).") from error
 
 
 def _is_prepared(builder: Any) -> bool:
@@ -214,7 +266,10 @@ def _read_prepared(builder: Any) -> Dataset:
         for split in _SPLITS:
             examples = list(reader.as_data_source(split=split))
             images = np.stack([example["image"] for example in examples])[..., 0]
-            splits[split] = _split(images, np.array([example["label"] for example in examples]))
+            labels = np.array([example["label"] for example in examples])
+            splits[split] = _checked(images, labels, builder.data_path, builder.data_path)
+    except DataError:
+        raise
     except Exception as error:  # whatever its readers raise
         raise DataError(f"{builder.data_path}: cannot be read ({error}).") from error
     return Dataset(builder.name, str(builder.data_path), class_names(builder.name), **splits)
@@ -222,6 +277,7 @@ def _read_prepared(builder: Any) -> Dataset:
 
 def _download(builder: Any) -> dict[str, Path]:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import downloader
 
     urls = {Path(url).stem: url for url in builder.url_infos}
     # The download manager retries for minutes before it gives up: look first.
@@ -231,6 +287,8 @@ def _download(builder: Any) -> dict[str, Path]:
         raise DownloadError(f"{builder.name} is not on disk and not to be had: {problem}. {remedy}")
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
+    # It has no argument for this; its own ten, each twice as long after the last, take minutes.
+    downloader.MAX_RETRIES = ATTEMPTS - 1
     try:
         manager = tfds.download.DownloadManager(
             download_dir=_downloads(builder), url_infos=builder.url_infos, dataset_name=builder.name

@@ -23,3 +23,11 @@ class RequestError(FlaxMnistError):
 
 class DataError(FlaxMnistError):
     """A file that was found does not hold what it must hold. Exit code 1."""
+
+
+class StoppedError(FlaxMnistError):
+    """A signal ended it in good order. Exit code 128 and the signal's number."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

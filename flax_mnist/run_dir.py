@@ -10,10 +10,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import filelock
 import jax
 
 from flax_mnist import __version__
@@ -22,20 +23,21 @@ from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 from flax_mnist.files import write_atomically
 from flax_mnist.train import Metrics, compiler_options
 
-CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
+CONFIG, METRICS, WEIGHTS, LOCK = "config.json", "metrics.jsonl", "weights.safetensors", "lock"
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
-def create(run_dir: Path | None, dataset_name: str) -> Path:
-    """Makes the folder; `None` is `runs/<dataset>-<timestamp>`.
+def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Path:
+    """Makes the folder, unless it is there to be resumed; `None` is `runs/<dataset>-<timestamp>`.
 
     Raises:
         RequestError: it holds a run already, or a file stands in its place.
         FlaxMnistError: it cannot be made.
     """
     if run_dir is not None:
-        return _make(run_dir.expanduser())
+        path = run_dir.expanduser()
+        return path if resume else _make(path)
     stem = f"{dataset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]  # several runs within one second
     for name in names:
@@ -53,9 +55,44 @@ def _make(path: Path, exist_ok: bool = True) -> Path:
         raise RequestError(f"{path}: is a file, and cannot be the run folder.") from error
     except OSError as error:
         raise FlaxMnistError(f"{path}: cannot be made ({error.strerror}).") from error
-    if (path / CONFIG).exists():
-        raise RequestError(f"{path}: holds a run already. Give another --run-dir.")
+    require_no_run(path)
     return path
+
+
+def require_no_run(path: Path) -> None:
+    """Refuses with a `RequestError` a folder that holds a run."""
+    if (path / CONFIG).exists():
+        raise RequestError(
+            f"{path}: holds a run already. Give another --run-dir, or --resume to train it further."
+        )
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Within, no other process trains in the run folder `path`.
+
+    The operating system frees the lock when the process dies, however it dies.
+
+    Raises:
+        RequestError: another process does.
+        FlaxMnistError: the folder cannot be written to.
+    """
+    lock = filelock.FileLock(path / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise RequestError(f"{path}: another process is training there.") from error
+    except OSError as error:
+        raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
+    with lock:
+        yield
+
+
+class Checkpoints(NamedTuple):
+    """When checkpoints are written, and how many remain: as the flags of that name."""
+
+    every: str
+    keep: int
 
 
 class Record(NamedTuple):
@@ -67,6 +104,8 @@ class Record(NamedTuple):
     """Where the images, or the weights of an imported run, came from."""
     data_dir: Path | None
     class_names: tuple[str, ...]
+    checkpoints: Checkpoints | None = None
+    """None of an imported run: it was not trained here."""
 
 
 def write_config(
@@ -85,6 +124,7 @@ def write_config(
             "data_dir": str(record.data_dir.expanduser().resolve()) if record.data_dir else None,
             "class_names": record.class_names,
         },
+        "checkpoints": record.checkpoints._asdict() if record.checkpoints else None,
         "environment": environment(device),
     }
     write_atomically(path / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
@@ -116,6 +156,44 @@ def append_metrics(path: Path, metrics: Metrics, dataset_name: str) -> None:
         file.write(json.dumps(metrics._asdict() | {"dataset": dataset_name}) + "\n")
 
 
+def cut_metrics(path: Path, epochs: int) -> None:
+    """Leaves in `metrics.jsonl` the lines of the first epochs, so many: later ones are not kept.
+
+    Raises:
+        DataError: one of them is missing or damaged.
+    """
+    file = path / METRICS
+    lines = file.read_bytes().splitlines(keepends=True)[:epochs] if file.exists() else []
+    write_atomically(file, b"".join(lines))
+    there = [row.epoch for row in read_metrics(path)]
+    if there != list(range(1, epochs + 1)):
+        raise DataError(f"{file}: must have the epochs 1 to {epochs}; it has {there}.")
+
+
+def read_metrics(path: Path) -> list[Metrics]:
+    """The lines of `metrics.jsonl` in the run folder `path`, an epoch each, in order.
+
+    Raises:
+        RequestError: the folder holds no metrics: it is no run, or an imported one.
+        DataError: a line is damaged; the message names it.
+    """
+    file = path / METRICS
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: holds no training run: it has no {METRICS}.") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error}).") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            rows.append(Metrics(**{field: row[field] for field in Metrics._fields}))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file}: line {number} is damaged ({error!r}).") from error
+    return rows
+
+
 def read_config(path: Path) -> Record:
     """Reads what `write_config` wrote into the run folder `path`.
 
@@ -134,6 +212,7 @@ def read_config(path: Path) -> Record:
             dataset["source"],
             Path(dataset["data_dir"]) if dataset["data_dir"] else None,
             tuple(dataset["class_names"]),
+            Checkpoints(**record["checkpoints"]) if record["checkpoints"] else None,
         )
     except FileNotFoundError as error:
         raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error

@@ -38,14 +38,29 @@ _out, _err = _Plain(), _Plain(stderr=True)
 BAR_WIDTH = 40
 
 
+_lost = False
+
+
 def say(what: RenderableType) -> None:
-    """Prints to stdout."""
-    _out.print(what)
+    """Prints to stdout. Where that fails, on a full disk for one, the work goes on without it."""
+    global _lost
+    try:
+        _out.print(what)
+    except OSError as error:
+        _lost = True
+        complain(f"flax-mnist: stdout: {error.strerror}. Going on without it.")
+        silence()
+
+
+def lost_something() -> bool:
+    """Whether something that was said could not be written."""
+    return _lost
 
 
 def complain(what: str, style: str | None = None) -> None:
-    """Prints to stderr."""
-    _err.print(what, style=style)
+    """Prints to stderr, if that can be written."""
+    with contextlib.suppress(OSError):
+        _err.print(what, style=style)
 
 
 def silence() -> None:
@@ -97,16 +112,16 @@ def warnings_at_both_ends() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress_bar(epochs: int) -> Iterator[Callable[[], None]]:
-    """A bar that the yielded function moves on by an epoch; nothing where there is no terminal."""
+def progress_bar(steps: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar that the yielded function sets to a step; nothing where there is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    columns = ("Epochs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = ("Steps", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(
         *columns, console=_out, transient=True, disable=not sys.stdout.isatty()
     ) as progress:
-        task = progress.add_task("", total=epochs)
-        yield lambda: progress.advance(task)
+        task = progress.add_task("", total=steps, completed=done)
+        yield lambda step: progress.update(task, completed=step)
 
 
 def header(config: Config, dataset: Dataset, params: Params, device: jax.Device) -> str:

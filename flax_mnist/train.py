@@ -35,8 +35,17 @@ class State(NamedTuple):
     """optax's: the learning rate, the count of steps, and the velocity where there is momentum."""
 
 
-RunEpoch = Callable[[State, ArrayLike, ArrayLike, ArrayLike], tuple[State, Array]]
-"""`train_epoch` of one model and optimizer: state, images, labels and order to state and loss."""
+class Losses(NamedTuple):
+    """What is kept of the losses of an epoch's batches so far; two scalars."""
+
+    total: Array
+    """Their sum, nats."""
+    finite: Array
+    """int32: after how many of them the sum was finite. Once it is not, it never is again."""
+
+
+RunChunk = Callable[[State, Losses, ArrayLike, ArrayLike, NDArray[np.int32]], tuple[State, Losses]]
+"""`train_chunk` of one model and optimizer: state, losses, images, labels and order."""
 
 
 @functools.cache  # jit knows an optimizer by identity: the same numbers must be the same object
@@ -115,6 +124,60 @@ def train_step(
 @functools.partial(
     jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames="state"
 )
+def train_chunk(
+    state: State,
+    losses: Losses,
+    images: Array,
+    labels: Array,
+    order: Array,
+    *,
+    model: MLP,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+) -> tuple[State, Losses]:
+    """One step for each batch of `batch_size` images in the given order, the ragged last one too.
+
+    An epoch is one chunk or several. Each adds its losses, one after the other, to those of the
+    chunks before it, so that the sum is the same wherever the epoch was cut.
+
+    Args:
+        state: donated when compiled; use the one returned.
+        losses: of the epoch's batches before these; `no_losses` at its beginning.
+        images: uint8 `[n, 28, 28]`.
+        labels: integer `[n]` in [0, 10).
+        order: int32, the rows to visit, in that order.
+        model: static.
+        optimizer: static; see `sgd`.
+        batch_size: static.
+
+    Returns:
+        The next state, and the losses with those of these batches.
+    """
+
+    def step(carry: tuple[State, Losses], rows: Array) -> tuple[tuple[State, Losses], None]:
+        state, losses = carry
+        state, loss = train_step(
+            state, images[rows], labels[rows], model=model, optimizer=optimizer
+        )
+        total = losses.total + loss
+        return (state, Losses(total, losses.finite + jnp.isfinite(total))), None
+
+    full, rest = divmod(len(order), batch_size)
+    carry = (state, losses)
+    carry, _ = jax.lax.scan(step, carry, order[: full * batch_size].reshape(full, batch_size))
+    if rest:
+        carry, _ = step(carry, order[full * batch_size :])
+    return carry
+
+
+def no_losses(model: MLP) -> Losses:
+    """Those before an epoch's first step."""
+    return Losses(jnp.zeros((), model.param_dtype), jnp.zeros((), jnp.int32))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames="state"
+)
 def train_epoch(
     state: State,
     images: Array,
@@ -125,36 +188,42 @@ def train_epoch(
     optimizer: optax.GradientTransformation,
     batch_size: int,
 ) -> tuple[State, Array]:
-    """One step for each batch of `batch_size` images in the given order, the ragged last one too.
-
-    Args:
-        state: donated when compiled; use the one returned.
-        images: uint8 `[n, 28, 28]`.
-        labels: integer `[n]` in [0, 10).
-        order: int32, the rows to visit, in that order.
-        model: static.
-        optimizer: static; see `sgd`.
-        batch_size: static.
+    """An epoch in one chunk; for the arguments see `train_chunk`.
 
     Returns:
         The next state and the mean of the batches' losses, each batch counting the same: the
         tutorial's `running_loss / len(trainloader)`. A scalar.
     """
+    state, losses = train_chunk(
+        state,
+        no_losses(model),
+        images,
+        labels,
+        order,
+        model=model,
+        optimizer=optimizer,
+        batch_size=batch_size,
+    )
+    return state, losses.total / math.ceil(len(order) / batch_size)
 
-    def step(carry: tuple[State, Array], rows: Array) -> tuple[tuple[State, Array], None]:
-        state, total = carry
-        state, loss = train_step(
-            state, images[rows], labels[rows], model=model, optimizer=optimizer
-        )
-        return (state, total + loss), None
 
-    full, rest = divmod(len(order), batch_size)
-    carry = (state, jnp.zeros((), model.param_dtype))
-    carry, _ = jax.lax.scan(step, carry, order[: full * batch_size].reshape(full, batch_size))
-    if rest:
-        carry, _ = step(carry, order[full * batch_size :])
-    state, total = carry
-    return state, total / (full + bool(rest))
+class Progress(NamedTuple):
+    """Where a run stands: all that is needed to go on from there as if it had never stopped."""
+
+    state: State
+    losses: Losses
+    """Of the unfinished epoch."""
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps done in the unfinished epoch."""
+    seconds: float = 0.0
+    """Wall time of training in the unfinished epoch."""
+
+
+def begin(config: Config) -> Progress:
+    """Before the first step."""
+    return Progress(init_state(config), no_losses(make_model(config)))
 
 
 class Metrics(NamedTuple):
@@ -187,35 +256,85 @@ def compiler_options() -> dict[str, str | bool]:
     return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
-def compile_epoch(config: Config, state: State, train: Split) -> RunEpoch:
-    """`train_epoch` for these shapes, compiled before it is first called.
+CHUNK_STEPS = 20_000
+CHUNK_FLOPS = {"cpu": 5e10, "gpu": 1e13, "tpu": 1e13}
+"""About a second's work: for so long a run may have no ear for a signal."""
+
+
+def steps_per_epoch(config: Config, n: int) -> int:
+    """Batches in an epoch of `n` images, the ragged one too."""
+    return math.ceil(n / config.batch_size)
+
+
+def chunk_steps(config: Config, n: int, at_most: float = math.inf) -> int:
+    """How many steps run in one go; a whole epoch of the tutorial's network.
+
+    Args:
+        config: of the run.
+        n: images in an epoch.
+        at_most: so that something can be done after every so many steps.
+    """
+    # A product with each weight in the forward pass, two in the backward pass.
+    flops = 6 * config.batch_size * config.weights
+    a_second = CHUNK_FLOPS[jax.default_backend()] / flops
+    return max(1, int(min(a_second, CHUNK_STEPS, steps_per_epoch(config, n), at_most)))
+
+
+def _chunks(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
+    """Where an epoch's order is cut, from a step on."""
+    size = chunk * config.batch_size
+    starts = range(first_step * config.batch_size, n, size)
+    return [slice(start, min(start + size, n)) for start in starts]
+
+
+def compile_chunks(config: Config, progress: Progress, train: Split, chunk: int) -> RunChunk:
+    """`train_chunk` for chunks of so many steps, compiled before it is first called.
 
     So the first epoch takes as long as any other, and the compilation can be timed on its own.
     """
-    lowered = train_epoch.lower(
-        state,
-        *train,
-        jax.ShapeDtypeStruct(train.labels.shape, jnp.int32),
-        model=make_model(config),
-        optimizer=make_optimizer(config),
-        batch_size=config.batch_size,
-    )
-    return lowered.compile(compiler_options=compiler_options())
+    n = len(train.labels)
+    cuts = _chunks(config, n, chunk, progress.step) + _chunks(config, n, chunk, 0)
+    programs = {
+        length: train_chunk.lower(
+            progress.state,
+            progress.losses,
+            *train,
+            jax.ShapeDtypeStruct((length,), jnp.int32),
+            model=make_model(config),
+            optimizer=make_optimizer(config),
+            batch_size=config.batch_size,
+        ).compile(compiler_options=compiler_options())
+        for length in {cut.stop - cut.start for cut in cuts}
+    }
+
+    def run_chunk(
+        state: State,
+        losses: Losses,
+        images: ArrayLike,
+        labels: ArrayLike,
+        order: NDArray[np.int32],
+    ) -> tuple[State, Losses]:
+        after: tuple[State, Losses] = programs[len(order)](state, losses, images, labels, order)
+        return after
+
+    return run_chunk
 
 
 def fit(
-    config: Config, dataset: Dataset, state: State, run_epoch: RunEpoch
-) -> Iterator[tuple[State, Metrics]]:
-    """Trains epoch by epoch.
+    config: Config, dataset: Dataset, progress: Progress, run_chunk: RunChunk, chunk: int
+) -> Iterator[tuple[Progress, Metrics | None]]:
+    """Trains chunk by chunk until `config.epochs` epochs are finished.
 
     Args:
         config: how.
         dataset: on what.
-        state: from `init_state`; donated.
-        run_epoch: from `compile_epoch`.
+        progress: from `begin`, or any that this function yielded; its state is donated.
+        run_chunk: from `compile_chunks`.
+        chunk: steps, as `run_chunk` was compiled for.
 
     Yields:
-        After each epoch the state, good until the next one is asked for, and the metrics.
+        After each chunk the progress, good until the next one is asked for, and the metrics where
+        the chunk ended an epoch.
 
     Raises:
         FlaxMnistError: a loss is not finite.
@@ -224,28 +343,41 @@ def fit(
     images, labels = jax.device_put(dataset.train)
     test_images, test_labels = jax.device_put(dataset.test)
     n = len(dataset.train.labels)
-    for epoch in range(config.epochs):
-        order = epoch_order(config.seed, epoch, n)
-        start = time.perf_counter()
-        state, loss = run_epoch(state, images, labels, order)
-        train_loss = float(loss)  # waits for the device
-        seconds = time.perf_counter() - start
+    steps = steps_per_epoch(config, n)
+    while progress.epoch < config.epochs:
+        order = epoch_order(config.seed, progress.epoch, n)
+        for cut in _chunks(config, n, chunk, progress.step):
+            start = time.perf_counter()
+            state, losses = run_chunk(progress.state, progress.losses, images, labels, order[cut])
+            finite = int(losses.finite)  # waits for the device
+            seconds = progress.seconds + time.perf_counter() - start
+            done = math.ceil(cut.stop / config.batch_size)
+            if finite < done:
+                raise _not_finite(f"step {progress.epoch * steps + finite + 1:,}", config)
+            if done < steps:
+                progress = Progress(state, losses, progress.epoch, done, seconds)
+                yield progress, None
         score = evaluate(state.params, test_images, test_labels, model=model)
-        for what, value in (("training", train_loss), ("test", float(score.loss))):
-            if not math.isfinite(value):
-                raise FlaxMnistError(
-                    f"The {what} loss is {value} in epoch {epoch + 1}: the steps are too large. "
-                    f"Try a --learning-rate below {config.learning_rate:g}."
-                )
+        test_loss = float(score.loss)
+        if not math.isfinite(test_loss):
+            raise _not_finite(f"the test after epoch {progress.epoch + 1}", config)
+        progress = Progress(state, no_losses(model), progress.epoch + 1)
         yield (
-            state,
+            progress,
             Metrics(
-                epoch=epoch + 1,
-                step=(epoch + 1) * math.ceil(n / config.batch_size),
-                train_loss=train_loss,
-                test_loss=float(score.loss),
+                epoch=progress.epoch,
+                step=progress.epoch * steps,
+                train_loss=float(losses.total) / steps,
+                test_loss=test_loss,
                 test_accuracy=round(float(score.accuracy), 6),
                 seconds=round(seconds, 6),
                 images_per_second=round(n / seconds, 1),
             ),
         )
+
+
+def _not_finite(where: str, config: Config) -> FlaxMnistError:
+    return FlaxMnistError(
+        f"The loss is not finite in {where}: the steps are too large. "
+        f"Try a --learning-rate below {config.learning_rate:g}."
+    )

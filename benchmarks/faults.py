@@ -1,0 +1,185 @@
+"""Does to runs what happens to runs, and counts what they survive: `python -m benchmarks.faults`.
+
+Runs are killed with SIGKILL at random moments and resumed until they are done, checkpoints have
+bits flipped and files cut short, disks are full. Each run must end with the weights, bit for bit,
+of one that was left in peace, or say loudly that it cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flax_mnist import checkpoint, cli, run_dir
+
+SURVIVED, REFUSED, WRONG, LOST = "survived", "refused loudly", "silently wrong", "lost"
+OUTCOMES = (SURVIVED, REFUSED, WRONG, LOST)
+
+FLAGS = ("train", "--dataset", "synthetic", "--checkpoint-every", "40steps")
+EPOCHS = 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100, help="runs killed with SIGKILL")
+    parser.add_argument("--damages", type=int, default=200, help="bits flipped and files cut short")
+    parser.add_argument("--full-disks", type=int, default=20, help="runs whose disk is full")
+    parser.add_argument("--seed", type=int, default=0, help="decides what happens when")
+    arguments = parser.parse_args(argv)
+    chance = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as name:
+        runs = Runs(Path(name))
+        campaign = {
+            "SIGKILL, resumed until done": (
+                arguments.kills,
+                lambda: killed(runs, chance),
+            ),
+            "bits flipped in checkpoints": (
+                arguments.damages - arguments.damages // 2,
+                lambda: damaged(runs, chance, flip),
+            ),
+            "files of checkpoints cut short": (
+                arguments.damages // 2,
+                lambda: damaged(runs, chance, truncate),
+            ),
+            "disk full, then resumed": (
+                arguments.full_disks,
+                lambda: full_disk(runs, chance),
+            ),
+        }
+        table = Table("fault", "times", *OUTCOMES)
+        bad = 0
+        for fault, (times, strike) in campaign.items():
+            outcomes = Counter(strike() for _ in range(times))
+            table.add_row(fault, str(times), *(str(outcomes[outcome]) for outcome in OUTCOMES))
+            bad += outcomes[WRONG] + outcomes[LOST]
+    Console(width=100).print(table)
+    return 1 if bad else 0
+
+
+class Runs:
+    """The run that is left in peace, what it takes to start others like it, and to judge them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.peace = folder / "peace"
+        self.succeed(self.peace, EPOCHS)
+        start = time.perf_counter()
+        self.succeed(folder / "again", EPOCHS)
+        self.lifetime = time.perf_counter() - start
+        """Seconds; of a process that finds its programs compiled."""
+        self.stopped = folder / "stopped"
+        self.succeed(self.stopped, EPOCHS - 1)
+
+    def succeed(self, path: Path, epochs: int) -> None:
+        subprocess.run(command(path, epochs), check=True, stdout=subprocess.DEVNULL)
+
+    def fresh(self) -> Path:
+        """Where a run has not been yet."""
+        path = self.folder / "victim"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def is_right(self, path: Path) -> bool:
+        """Whether a run ended as the one that was left in peace."""
+        return all(
+            of(path) == of(self.peace)
+            for of in (
+                lambda run: (run / run_dir.WEIGHTS).read_bytes(),
+                lambda run: [
+                    row[: row._fields.index("seconds")] for row in run_dir.read_metrics(run)
+                ],
+            )
+        )
+
+
+def command(path: Path, epochs: int) -> list[str]:
+    """Starts a run, or goes on with it."""
+    flags = ["--run-dir", str(path), "--epochs", str(epochs)]
+    if (path / run_dir.CONFIG).exists():
+        return [sys.executable, "-m", "flax_mnist", "train", "--resume", *flags]
+    return [sys.executable, "-m", "flax_mnist", *FLAGS, *flags]
+
+
+# ---- Faults ---------------------------------------------------------------------------------
+
+
+def killed(runs: Runs, chance: random.Random) -> str:
+    """A run is killed up to three times, each at a moment anywhere in its life; then it may end."""
+    path = runs.fresh()
+    for _ in range(chance.randint(1, 3)):
+        process = subprocess.Popen(command(path, EPOCHS), stdout=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, runs.lifetime))
+        process.kill()
+        process.wait()
+    done = subprocess.run(command(path, EPOCHS), stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        return LOST
+    return SURVIVED if runs.is_right(path) else WRONG
+
+
+def damaged(
+    runs: Runs, chance: random.Random, damage: Callable[[bytes, random.Random], bytes]
+) -> str:
+    """Some files of a stopped run's checkpoints are damaged; then the run is resumed."""
+    path = runs.fresh()
+    shutil.copytree(runs.stopped, path)
+    files = [file for file in (path / checkpoint.FOLDER).rglob("*") if file.is_file()]
+    full = sorted(file for file in files if file.stat().st_size)
+    for file in chance.sample(full, chance.randint(1, 4)):
+        file.write_bytes(damage(file.read_bytes(), chance))
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()) as said,
+    ):
+        code = cli.main(command(path, EPOCHS)[3:])
+    if code:
+        return REFUSED if said.getvalue() else LOST
+    return SURVIVED if runs.is_right(path) else WRONG
+
+
+def flip(content: bytes, chance: random.Random) -> bytes:
+    """With one bit flipped."""
+    bit = chance.randrange(8 * len(content))
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    return bytes(flipped)
+
+
+def truncate(content: bytes, chance: random.Random) -> bytes:
+    """Without its end."""
+    return content[: chance.randrange(len(content))]
+
+
+def full_disk(runs: Runs, chance: random.Random) -> str:
+    """A run that may write no file beyond some size; then, without the limit, it is resumed."""
+    path = runs.fresh()
+    limit = int(10 ** chance.uniform(1, 5.6))
+    process = subprocess.Popen(
+        command(path, EPOCHS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    _, said = process.communicate()
+    if process.returncode != 1 or "Traceback" in said or not said:
+        return WRONG
+    done = subprocess.run(command(path, EPOCHS), stdout=subprocess.DEVNULL, check=False)
+    return SURVIVED if not done.returncode and runs.is_right(path) else LOST
+
+
+if __name__ == "__main__":
+    sys.exit(main())
