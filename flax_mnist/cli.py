@@ -17,10 +17,11 @@ from flax_mnist.commands.evaluate import Evaluate
 from flax_mnist.commands.export import Export
 from flax_mnist.commands.import_ import Import
 from flax_mnist.commands.predict import Predict
+from flax_mnist.commands.report import Report
 from flax_mnist.commands.train import Train
 from flax_mnist.errors import FlaxMnistError, RequestError
 
-Command = Train | Evaluate | Predict | Export | Import | Doctor
+Command = Train | Evaluate | Predict | Report | Export | Import | Doctor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,11 +82,11 @@ def _parse(argv: Sequence[str]) -> Command | None:
                 args=argv,
                 config=LOOK,
             )
-            if isinstance(command, Train) and command.resume:
+            if isinstance(command, Train) and command.has_own_defaults:
                 command = tyro.cli(
                     Train,
                     prog="flax-mnist train",
-                    default=command.with_its_runs_defaults(),
+                    default=command.own_defaults(),
                     args=argv[1:],
                     config=LOOK,
                 )

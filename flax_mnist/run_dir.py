@@ -23,7 +23,8 @@ from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 from flax_mnist.files import write_atomically
 from flax_mnist.train import Metrics, compiler_options
 
-CONFIG, METRICS, WEIGHTS, LOCK = "config.json", "metrics.jsonl", "weights.safetensors", "lock"
+CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
+CURVES, LOCK = "loss.png", "lock"
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -150,10 +151,15 @@ def version(package: str) -> str | None:
     return None
 
 
+def metrics_line(metrics: Metrics, dataset_name: str) -> str:
+    """An epoch as it stands in `metrics.jsonl`."""
+    return json.dumps(metrics._asdict() | {"dataset": dataset_name})
+
+
 def append_metrics(path: Path, metrics: Metrics, dataset_name: str) -> None:
     """Adds one line to `metrics.jsonl`."""
     with (path / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(metrics._asdict() | {"dataset": dataset_name}) + "\n")
+        file.write(metrics_line(metrics, dataset_name) + "\n")
 
 
 def cut_metrics(path: Path, epochs: int) -> None:
@@ -195,13 +201,13 @@ def read_metrics(path: Path) -> list[Metrics]:
 
 
 def read_config(path: Path) -> Record:
-    """Reads what `write_config` wrote into the run folder `path`.
+    """Reads what `write_config` wrote into the run folder `path`, or a file of its own.
 
     Raises:
         RequestError: the folder holds no run.
         DataError: its `config.json` is damaged.
     """
-    file = path / CONFIG
+    file = path if path.is_file() else path / CONFIG
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         settings, dataset = record["config"], record["dataset"]

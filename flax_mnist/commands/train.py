@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -19,8 +20,64 @@ from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import RequestError, StoppedError
 
 if TYPE_CHECKING:
+    import jax
+
     from flax_mnist.data import Dataset
+    from flax_mnist.observers import Observer
     from flax_mnist.train import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """What is kept of a run, so that it can go on."""
+
+    resume: bool = False
+    """Go on with the run in --run-dir from its newest checkpoint, with its own settings. The result
+    is that of a run never interrupted, bit for bit. --epochs extends it."""
+    checkpoint_every: Annotated[str, tyro.conf.arg(metavar="N|Nsteps")] = "1"
+    """Epochs, or steps, between checkpoints; 0 is only when stopped and at the end."""
+    keep: int = 3
+    """Checkpoints that remain, the newest ones."""
+
+    def __post_init__(self) -> None:
+        self.interval()
+        if self.keep < 1:
+            raise RequestError(f"keep is {self.keep}; it must be at least 1.")
+
+    def interval(self) -> tuple[int, str]:
+        """What --checkpoint-every says: a count, and of what."""
+        match = re.fullmatch(r"(\d{1,9}) ?(step|epoch)?s?", self.checkpoint_every)
+        if match is None:
+            raise RequestError(
+                f"checkpoint-every is {self.checkpoint_every!r}; it must be a number of epochs, "
+                "such as 2, or of steps, such as 100steps."
+            )
+        return int(match[1]), match[2] or "epoch"
+
+    def steps(self, steps_per_epoch: int) -> float:
+        """Between two checkpoints; infinite, if there are to be none."""
+        count, unit = self.interval()
+        return (count if unit == "step" else count * steps_per_epoch) or math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What is shown and written besides."""
+
+    quiet: bool = False
+    """Print nothing but warnings and errors."""
+    json: bool = False
+    """Print one JSON object an epoch, that of metrics.jsonl, and nothing else."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files into the run folder's tensorboard."""
+    gif: bool = False
+    """Draw the first layer's weights after each epoch into weights.gif in the run folder."""
+    profile: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Write a trace of JAX's profiler there, of the second epoch or the only one."""
+
+    def __post_init__(self) -> None:
+        if self.quiet and self.json:
+            raise RequestError("--quiet and --json: choose one.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,31 +91,35 @@ class Train:
     """Folder with the four IDX files, gzipped or not, or a tensorflow-datasets folder."""
     run_dir: Annotated[Path | None, directory("runs/<dataset>-<timestamp>")] = None
     """Folder to write to."""
-    resume: bool = False
-    """Go on with the run in --run-dir from its newest checkpoint, with its own settings. The result
-    is that of a run never interrupted, bit for bit. --epochs extends it."""
-    checkpoint_every: Annotated[str, tyro.conf.arg(metavar="N|Nsteps")] = "1"
-    """Epochs, or steps, between checkpoints; 0 is only when stopped and at the end."""
-    keep: int = 3
-    """Checkpoints that remain, the newest ones."""
+    like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None
+    """Take settings and images from this file of an old run; further flags override them."""
+    dry_run: bool = False
+    """Train for two steps and write no files."""
+    checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
+    output: Output = dataclasses.field(default_factory=Output)
     machine: Machine = dataclasses.field(default_factory=Machine)
 
-    def with_its_runs_defaults(self) -> Train:
-        """These flags, as they are where none is given for a run that is to be resumed."""
+    @property
+    def has_own_defaults(self) -> bool:
+        """Whether a file decides what flags are where they are not given."""
+        return self.checkpoints.resume or self.like is not None
+
+    def own_defaults(self) -> Train:
+        """The flags as a run was started with, whose settings these shall have."""
         from flax_mnist import run_dir
 
-        if self.run_dir is None:
+        path = self.run_dir if self.checkpoints.resume else self.like
+        if path is None:
             raise RequestError("--resume needs the --run-dir of the run to go on with.")
-        record = run_dir.read_config(self.run_dir)
+        record = run_dir.read_config(path)
         if record.checkpoints is None:
-            raise RequestError(f"{self.run_dir}: was not trained here: there is nothing to resume.")
+            raise RequestError(f"{path}: was not trained here: only its weights are known.")
         every, keep = record.checkpoints
         return Train(
             config=record.config,
             dataset=record.dataset,
             data_dir=record.data_dir,
-            checkpoint_every=every,
-            keep=keep,
+            checkpoints=Checkpoints(False, every, keep),
         )
 
     def run(self) -> None:
@@ -66,115 +127,150 @@ class Train:
         from flax_mnist import run_dir
         from flax_mnist.data import load_dataset
 
-        _interval(self.checkpoint_every)
-        if self.keep < 1:
-            raise RequestError(f"keep is {self.keep}; it must be at least 1.")
-        if self.resume:
+        resume = self.checkpoints.resume
+        if resume:
             _require_the_runs_settings(self)
         elif self.run_dir is not None:
             run_dir.require_no_run(self.run_dir)  # before the data are loaded
         device = self.machine.start(self.config)
         with terminal.warnings_at_both_ends():
             dataset = load_dataset(self.dataset, self.data_dir)
-            path = run_dir.create(self.run_dir, dataset.name, self.resume)
+            if self.dry_run:
+                return self._try(dataset, device)
+            path = run_dir.create(self.run_dir, dataset.name, resume)
             with run_dir.only_writer(path), ThreadPoolExecutor(max_workers=1) as background:
-                # While XLA compiles there is a core for what the first checkpoint needs.
+                # While XLA compiles there is a core for what is needed later.
                 identity = background.submit(_identity, self.config, dataset)
                 progress = self._first_progress(path, identity)
                 if progress.epoch >= self.config.epochs:
-                    terminal.say(
+                    self._tell(
                         f"{path} is finished: it has {progress.epoch} epochs. "
                         "A higher --epochs trains it further."
                     )
-                    return
-                record = run_dir.Record(
-                    self.config,
-                    dataset.name,
-                    dataset.source,
-                    self.data_dir,
-                    dataset.class_names,
-                    run_dir.Checkpoints(self.checkpoint_every, self.keep),
-                )
-                run_dir.write_config(path, record, device)
-                terminal.say(terminal.header(self.config, dataset, progress.state.params, device))
+                    return None
+                self._write_config(path, dataset, device)
+                self._tell(terminal.header(self.config, dataset, progress.state.params, device))
                 self._train(path, dataset, progress, identity)
-                terminal.say(f"Saved in {path}")
+                self._tell(f"Saved in {path}")
+        return None
+
+    def _tell(self, what: str) -> None:
+        if not (self.output.quiet or self.output.json):
+            terminal.say(what)
+
+    def _try(self, dataset: Dataset, device: jax.Device) -> None:
+        """Two steps of the first epoch, and a look at two batches of the test images."""
+        from flax_mnist import train
+        from flax_mnist.data import Split
+
+        config = dataclasses.replace(self.config, epochs=1)
+        few = 2 * config.batch_size
+        train_split, test_split = (
+            Split(split.images[:few], split.labels[:few]) for split in (dataset.train, dataset.test)
+        )
+        small = dataset._replace(train=train_split, test=test_split)
+        progress = train.begin(config)
+        self._tell(terminal.header(config, dataset, progress.state.params, device))
+        run_chunk = train.compile_chunks(config, progress, small.train, 2)
+        for _, metrics in train.fit(config, small, progress, run_chunk, 2):
+            if metrics:
+                self._tell(f"Dry run, two steps: {terminal.epoch_line(metrics, 1)}")
 
     def _first_progress(self, path: Path, identity: Future[dict[str, Any]]) -> Progress:
         """The beginning, or where the run in the folder stands; its metrics end there too."""
         from flax_mnist import run_dir, train
 
         beginning = train.begin(self.config)
-        if not self.resume:
+        if not self.checkpoints.resume:
             run_dir.require_no_run(path)  # now that nobody else can make one
             return beginning
         from flax_mnist import checkpoint
 
         progress = checkpoint.restore(path, beginning, identity.result())
         if progress is None:
-            terminal.say(f"{path} has no checkpoint yet: starting from the beginning.")
+            self._tell(f"{path} has no checkpoint yet: starting from the beginning.")
             progress = beginning
         run_dir.cut_metrics(path, progress.epoch)
         return progress
 
+    def _write_config(self, path: Path, dataset: Dataset, device: jax.Device) -> None:
+        from flax_mnist import run_dir
+
+        kept = run_dir.Checkpoints(self.checkpoints.checkpoint_every, self.checkpoints.keep)
+        record = run_dir.Record(
+            self.config, dataset.name, dataset.source, self.data_dir, dataset.class_names, kept
+        )
+        run_dir.write_config(path, record, device)
+
     def _train(
         self, path: Path, dataset: Dataset, first: Progress, identity: Future[dict[str, Any]]
     ) -> None:
-        from flax_mnist import checkpoint, interop, run_dir, train
+        from flax_mnist import checkpoint, plots, run_dir, train
 
         config = self.config
         n = len(dataset.train.labels)
         steps = train.steps_per_epoch(config, n)
-        every = _steps_between_checkpoints(self.checkpoint_every, steps)
+        every = self.checkpoints.steps(steps)
         chunk = train.chunk_steps(config, n, every)
         start = time.perf_counter()
         run_chunk = train.compile_chunks(config, first, dataset.train, chunk)
-        terminal.say(f"Compiled in {time.perf_counter() - start:.2f} s")
+        self._tell(f"Compiled in {time.perf_counter() - start:.2f} s")
         step = first.epoch * steps + first.step
-        with (
-            signals.patience() as received,
-            terminal.progress_bar(config.epochs * steps, step) as advance,
-        ):
+        with contextlib.ExitStack() as stack:
+            observers = self._observers(path, dataset, first, stack)
+            bar = terminal.progress_bar(config.epochs * steps, step)
+            advance = stack.enter_context(bar)
+            received = stack.enter_context(signals.patience())
             for progress, metrics in train.fit(config, dataset, first, run_chunk, chunk):
                 before, step = step, progress.epoch * steps + progress.step
                 if metrics:
-                    run_dir.append_metrics(path, metrics, dataset.name)
-                    interop.save_weights(path / run_dir.WEIGHTS, progress.state.params)
-                    terminal.say(terminal.epoch_line(metrics, config.epochs))
+                    for observe in observers:
+                        observe(progress, metrics)
                 advance(step)
                 signum, done = received(), progress.epoch == config.epochs
                 if signum or done or step // every > before // every:
-                    checkpoint.save(path, step, progress, identity.result(), self.keep)
+                    checkpoint.save(path, step, progress, identity.result(), self.checkpoints.keep)
                 if signum:
                     raise StoppedError(
                         f"{signals.word(signum)} after step {step:,} of {config.epochs * steps:,}. "
                         f"Go on with: flax-mnist train --resume --run-dir {shlex.quote(str(path))}",
                         128 + signum,
                     )
+        curves = plots.draw_curves({path.name: run_dir.read_metrics(path)})
+        plots.save(curves, path / run_dir.CURVES)
+
+    def _observers(
+        self, path: Path, dataset: Dataset, first: Progress, stack: contextlib.ExitStack
+    ) -> list[Observer]:
+        from flax_mnist import observers
+
+        chosen = [observers.folder(path, dataset.name)]
+        if self.output.json:
+            chosen.append(observers.json_lines(dataset.name))
+        elif not self.output.quiet:
+            chosen.append(observers.lines(self.config))
+        if self.output.tensorboard:
+            chosen.append(stack.enter_context(observers.tensorboard(path / "tensorboard")))
+        if self.output.gif:
+            chosen.append(stack.enter_context(observers.weights_gif(path / "weights.gif", first)))
+        if self.output.profile:
+            profile = observers.profile(self.output.profile, first.epoch, self.config.epochs)
+            chosen.append(stack.enter_context(profile))
+        return chosen
 
 
-def _interval(text: str) -> tuple[int, str]:
-    """What --checkpoint-every says: a count, and of what."""
-    match = re.fullmatch(r"(\d{1,9}) ?(step|epoch)?s?", text)
-    if match is None:
-        raise RequestError(
-            f"checkpoint-every is {text!r}; it must be a number of epochs, such as 2, or of steps, "
-            "such as 100steps."
-        )
-    return int(match[1]), match[2] or "epoch"
+def _identity(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint belongs to; the imports bring Orbax and matplotlib, which take a while."""
+    from flax_mnist import checkpoint, plots  # noqa: F401
 
-
-def _steps_between_checkpoints(text: str, steps_per_epoch: int) -> float:
-    count, unit = _interval(text)
-    return (count if unit == "step" else count * steps_per_epoch) or math.inf
+    return checkpoint.identity(config, dataset)
 
 
 def _require_the_runs_settings(command: Train) -> None:
     """Refuses to resume with settings that are not the run's."""
-    runs = command.with_its_runs_defaults()
     then, now = (
-        dataclasses.asdict(c.config) | {"dataset": c.dataset, "epochs": None}
-        for c in (runs, command)
+        dataclasses.asdict(flags.config) | {"dataset": flags.dataset, "epochs": None}
+        for flags in (command.own_defaults(), command)
     )
     differences = [
         f"{name.replace('_', '-')} is {now[name]}, the run's is {then[name]}"
@@ -185,10 +281,3 @@ def _require_the_runs_settings(command: Train) -> None:
         raise RequestError(
             f"{command.run_dir}: cannot go on with other settings: {'; '.join(differences)}."
         )
-
-
-def _identity(config: Config, dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint belongs to; the import brings Orbax, which takes a while."""
-    from flax_mnist import checkpoint
-
-    return checkpoint.identity(config, dataset)

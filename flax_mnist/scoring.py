@@ -1,0 +1,143 @@
+"""How well a network did on labelled images, beyond its loss and accuracy.
+
+Throughout, `probabilities` is `[n, classes]`, a row an image, and `labels` is integer `[n]`. The
+class that the network says is the likeliest one; how likely it is, is its confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Integers = NDArray[np.integer]
+
+BINS = 10
+MOST_MISTAKES = 25
+"""So many are listed and shown."""
+Z95 = 1.959964
+"""Of the normal distribution 95 % lie within so many standard deviations."""
+
+
+class Calibration(NamedTuple):
+    """Whether the network is right as often as it says; an entry for each bin of confidence."""
+
+    edges: Floats
+    """`[bins + 1]`, from 0 to 1. A bin is without its lower and with its upper edge."""
+    images: Integers
+    """How many have a confidence in the bin."""
+    right: Integers
+    """How many of them are classified rightly."""
+    confidence: Floats
+    """Mean over the bin's images; NaN where there are none."""
+
+    @property
+    def accuracy(self) -> Floats:
+        """Share of the bin's images that are classified rightly; NaN where there are none."""
+        return _ratio(self.right, self.images)
+
+    @property
+    def expected_error(self) -> float:
+        """Mean over all images of |accuracy - confidence| of their bins, 0 to 1.
+
+        The expected calibration error of Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3.
+        """
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.nansum(gaps * self.images) / max(self.images.sum(), 1))
+
+
+def calibration(probabilities: Floats, labels: Integers, bins: int = BINS) -> Calibration:
+    """Sorts the images into so many bins of equal width by their confidence."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    edges = np.arange(bins + 1) / bins
+    # The sum of a row, and with it a confidence, may be above 1 by a rounding error.
+    where = np.searchsorted(edges[1:-1], confidence)
+    images = np.bincount(where, minlength=bins)
+    right = np.bincount(where[probabilities.argmax(axis=1) == labels], minlength=bins)
+    total = np.bincount(where, weights=confidence, minlength=bins)
+    return Calibration(edges, images, right, _ratio(total, images))
+
+
+def confusion_matrix(probabilities: Floats, labels: Integers) -> Integers:
+    """`[classes, classes]`: how many images of the row's class are said to be of the column's."""
+    classes = probabilities.shape[1]
+    cells = labels * classes + probabilities.argmax(axis=1)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def class_accuracy(confusion: Integers) -> Floats:
+    """`[classes]`: share of a class's images that are recognised; NaN of a class without images."""
+    return _ratio(confusion.diagonal(), confusion.sum(axis=1))
+
+
+def mistakes(probabilities: Floats, labels: Integers) -> Integers:
+    """Which images are classified wrongly, the highest confidence first."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    return wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")]
+
+
+def interval(right: Integers, images: Integers) -> tuple[Floats, Floats]:
+    """Between which shares the true one lies, of which `right` of `images` is a sample.
+
+    The 95 % score interval of Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953. Of no
+    images it is 0 to 1: nothing is known.
+    """
+    centre = (right + Z95**2 / 2) / (images + Z95**2)
+    spread = right * (images - right) / np.maximum(images, 1) + Z95**2 / 4
+    half = Z95 * np.sqrt(spread) / (images + Z95**2)
+    return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+
+
+def summary(probabilities: Floats, labels: Integers, names: Sequence[str]) -> dict[str, Any]:
+    """All of the above as JSON has it: None where there is no number."""
+    confusion = confusion_matrix(probabilities, labels)
+    right, images = confusion.diagonal(), confusion.sum(axis=1)
+    low, high = interval(right, images)
+    bins = calibration(probabilities, labels)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = mistakes(probabilities, labels)
+    return {
+        "images": len(labels),
+        "test_accuracy": right.sum() / len(labels),
+        "classes": _rows(
+            name=np.array(names),
+            images=images,
+            right=right,
+            accuracy=class_accuracy(confusion),
+            low=low,
+            high=high,
+        ),
+        "confusion_matrix": confusion.tolist(),
+        "expected_calibration_error": bins.expected_error,
+        "calibration": _rows(
+            above=bins.edges[:-1],
+            up_to=bins.edges[1:],
+            images=bins.images,
+            right=bins.right,
+            confidence=bins.confidence,
+            accuracy=bins.accuracy,
+        ),
+        "mistakes": len(wrong),
+        "most_confident_mistakes": _rows(
+            index=wrong,
+            label=np.array(names)[labels[wrong]],
+            predicted=np.array(names)[predicted[wrong]],
+            confidence=confidence[wrong],
+        )[:MOST_MISTAKES],
+    }
+
+
+def _rows(**columns: NDArray[Any]) -> list[dict[str, Any]]:
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        {name: None if x != x else x for name, x in zip(columns, row, strict=True)} for row in rows
+    ]
+
+
+def _ratio(part: Floats | Integers, whole: Integers) -> Floats:
+    nothing = np.full(len(whole), np.nan)
+    ratio: Floats = np.divide(part, whole, out=nothing, where=whole > 0)
+    return ratio
