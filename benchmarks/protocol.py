@@ -40,8 +40,12 @@ class Plan:
     rounds: int = 7
     turn_seconds: float = 1.0
     """Timed epochs fill about this long; one is the least."""
+    trial_turns: int = 3
+    """Turns by which variants and numbers of threads compete for a row."""
+    warm_seconds: float = 2.0
+    """A row whose epoch takes longer has no untimed ones: cold caches are nothing to it."""
     slow_seconds: float = 2.0
-    """A row whose epoch takes longer has no untimed epochs, and is tried out by its first one."""
+    """A row whose epoch takes longer competes by its first epochs."""
     slow_rounds: int = 7
     """Rounds in which such a row has a turn, spread evenly."""
     settle_seconds: float = 0.25
@@ -233,14 +237,14 @@ def first_call(process: Process, best: float | None) -> float:
 
 
 def try_out(process: Process, plan: Plan, entrant: Entrant, alone: bool) -> float:
-    """Seconds of a later call: one, or where candidates compete the fastest of a turn."""
+    """Seconds of a later call: one, or where candidates compete the fastest of some turns."""
     best = entrant.epoch_seconds
     # Threads that wait for a busy core can take minutes over an epoch: such a one need not win.
     limit = 20 + 10 * best if best else PATIENCE
     (seconds,) = process.ask(warm_up=0, calls=1, timeout=limit)["seconds"]
     if not alone and seconds < plan.slow_seconds:
-        calls = calls_of(seconds, plan)
-        # The fastest: whatever else the machine did in this one turn only added to it.
+        calls = plan.trial_turns * calls_of(seconds, plan)
+        # The fastest: whatever else the machine did meanwhile only added to it.
         seconds = min(process.ask(warm_up=0, calls=calls, timeout=limit)["seconds"])
     return float(seconds)
 
@@ -287,12 +291,13 @@ def progress(entrant: Entrant) -> str:
 def take_turn(entrant: Entrant, number: int, plan: Plan) -> None:
     """One row's part of a round."""
     slow = entrant.epoch_seconds > plan.slow_seconds
+    warm_up = int(entrant.epoch_seconds <= plan.warm_seconds)
     if entrant.process is None or number not in plan.turns_of(slow):
         return
     time.sleep(plan.settle_seconds)
     calls = calls_of(entrant.epoch_seconds, plan)
     try:
-        answer = entrant.process.ask(warm_up=0 if slow else 1, calls=calls)
+        answer = entrant.process.ask(warm_up=warm_up, calls=calls)
     except RowError as error:
         entrant.drop(error)
         return

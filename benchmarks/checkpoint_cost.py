@@ -1,0 +1,62 @@
+"""What a checkpoint an epoch costs: `python -m benchmarks.checkpoint_cost`.
+
+One process trains on, by turns without and with a checkpoint after each epoch, and otherwise as
+`flax-mnist train` does: metrics and weights are written, the test images scored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.statistics import estimate
+from flax_mnist import checkpoint, observers, train
+from flax_mnist.config import Config
+from flax_mnist.data import load_dataset
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint_cost")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each kind")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs a turn")
+    parser.add_argument("--data-dir", default=os.environ.get("FLAX_MNIST_DATA_DIR"))
+    arguments = parser.parse_args(argv)
+    dataset = load_dataset("mnist" if arguments.data_dir else "synthetic", arguments.data_dir)
+    n, turn = len(dataset.train.labels), arguments.epochs
+    # One turn more than is counted: the first one of each kind warms up.
+    config = Config(epochs=2 * turn * (arguments.rounds + 1))
+    steps = train.steps_per_epoch(config, n)
+    progress = train.begin(config)
+    run_chunk = train.compile_chunks(config, progress, dataset.train, steps)
+    identity = checkpoint.identity(config, dataset)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as name:
+        keep = observers.folder(Path(name), dataset.name)
+        start = time.perf_counter()
+        for now, metrics in train.fit(config, dataset, progress, run_chunk, steps):
+            if metrics is None:
+                continue
+            keep(now, metrics)
+            saves = (now.epoch - 1) // turn % 2 == 1
+            if saves:
+                checkpoint.save(Path(name), metrics.step, now, identity, keep=3)
+            if now.epoch % turn == 0:
+                end = time.perf_counter()
+                seconds[saves].append((end - start) / turn)
+                start = end
+    without, with_ = (times[1:] for times in (seconds[False], seconds[True]))
+    ratio = estimate([b / a for a, b in zip(without, with_, strict=True)])
+    print(
+        f"an epoch: {statistics.median(without):.4f} s without, {statistics.median(with_):.4f} s with "
+        f"a checkpoint; {100 * (ratio.value - 1):+.1f} % "
+        f"(95 % {100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f} %, "
+        f"{arguments.rounds} pairs of {turn} epochs)"
+    )
+
+
+if __name__ == "__main__":
+    main()
