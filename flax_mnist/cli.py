@@ -16,12 +16,14 @@ from flax_mnist.commands.doctor import Doctor
 from flax_mnist.commands.evaluate import Evaluate
 from flax_mnist.commands.export import Export
 from flax_mnist.commands.import_ import Import
+from flax_mnist.commands.inspect import Inspect
+from flax_mnist.commands.plot import Plot
 from flax_mnist.commands.predict import Predict
 from flax_mnist.commands.report import Report
 from flax_mnist.commands.train import Train
 from flax_mnist.errors import FlaxMnistError, RequestError
 
-Command = Train | Evaluate | Predict | Report | Export | Import | Doctor
+Command = Train | Evaluate | Predict | Plot | Report | Export | Import | Inspect | Doctor
 
 
 def main(argv: Sequence[str] | None = None) -> int:

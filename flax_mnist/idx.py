@@ -7,12 +7,11 @@ Y. LeCun's MNIST page (http://yann.lecun.com/exdb/mnist/).
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +22,15 @@ MAX_BYTES = 2**30
 """A header that promises more elements than this is taken for damaged; MNIST's images are 47 MB."""
 
 _UINT8 = 8
+_PIECE = 2**20
 
 
 def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     """Reads an IDX file of uint8 elements, gzipped if its name ends in `.gz`.
 
-    Never decompresses more than the header promises plus one byte, so a gzip bomb costs no more
-    memory than an honest file.
+    Takes no memory for what the header promises before it has arrived, and unpacks at most one byte
+    more: neither a header that lies nor a gzip bomb costs more than the file would if it were
+    honest.
 
     Args:
         path: the file.
@@ -42,18 +43,46 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         DataError: the file cannot be read, or is not exactly one IDX array of that kind.
     """
     try:
-        with path.open("rb") as raw:
-            # GzipFile is a BinaryIO in all but its declared type.
-            stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
-            return _read(stream, path, ndim)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise DataError(f"{path}: is no ordinary file.")
+        with path.open("rb") as file:
+            return _read(_GzipMember(file) if path.suffix == ".gz" else file, path, ndim)
+    except (zlib.error, EOFError) as error:
         raise DataError(f"{path}: damaged gzip file ({error}). Fetch it again.") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def _read(stream: BinaryIO, path: Path, ndim: int) -> NDArray[np.uint8]:
-    header = stream.read(4 + 4 * ndim)
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes, none only at the end."""
+
+
+class _GzipMember:
+    """The content of a gzip file of one member that nothing follows.
+
+    The standard library's reader skips zeros after it and reads on in the next member, so that two
+    files would count as one set.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def read(self, size: int) -> bytes:
+        piece = b""
+        while not piece and not self._unzip.eof:
+            packed = self._unzip.unconsumed_tail or self._file.read(_PIECE)
+            if not packed:
+                raise EOFError("it ends too early")
+            piece = self._unzip.decompress(packed, size)
+        if self._unzip.eof and (self._unzip.unused_data or self._file.read(1)):
+            raise zlib.error("there is more after its end")
+        return piece
+
+
+def _read(stream: _Stream, path: Path, ndim: int) -> NDArray[np.uint8]:
+    header = _take(stream, 4 + 4 * ndim)
     if len(header) < 4 + 4 * ndim:
         raise DataError(f"{path}: ends within its header, after {len(header)} bytes.")
     zeros, element_type, dimensions = struct.unpack(">HBB", header[:4])
@@ -67,8 +96,16 @@ def _read(stream: BinaryIO, path: Path, ndim: int) -> NDArray[np.uint8]:
     size = math.prod(shape)
     if not 0 < size <= MAX_BYTES:
         raise DataError(f"{path}: its header promises {shape} elements, which no such set has.")
-    data = stream.read(size + 1)
+    data = _take(stream, size + 1)
     if len(data) != size:
         found = "more" if len(data) > size else f"{len(data):,}"
         raise DataError(f"{path}: its header promises {size:,} bytes of data, it holds {found}.")
     return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _take(stream: _Stream, size: int) -> bytearray:
+    """Up to `size` bytes; fewer only at the stream's end."""
+    taken = bytearray()
+    while len(taken) < size and (piece := stream.read(min(size - len(taken), _PIECE))):
+        taken += piece
+    return taken

@@ -6,6 +6,9 @@ follows each; PyTorch keeps a weight as [out, in], Flax a kernel as [in, out].
 
 from __future__ import annotations
 
+import os
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,11 +17,17 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from flax_mnist.config import MAX_WEIGHTS
 from flax_mnist.errors import DataError, RequestError
 from flax_mnist.files import write_atomically
 from flax_mnist.model import CLASSES, PIXELS, Params
 
 StateDict = dict[str, NDArray[np.floating]]
+
+MAX_BYTES = 10**10
+"""A larger file is not read; the largest network there is in float64 has 8 GB."""
+MAX_PICKLE = 2**15
+"""Bytes of the pickle in a `.pt` file; 100 layers need 23 kB, their numbers lie beside it."""
 
 
 def to_torch_state_dict(params: Params) -> StateDict:
@@ -74,18 +83,22 @@ def _differences(state_dict: Mapping[str, NDArray[np.floating]]) -> list[str]:
     size = PIXELS
     for i in range(layers):
         weight, bias = arrays[f"{2 * i}.weight"], arrays[f"{2 * i}.bias"]
-        out = CLASSES if i == layers - 1 else (bias.size if bias.ndim == 1 else -1)
+        units = bias.size if bias.ndim == 1 and bias.size > 0 else -1
+        out = CLASSES if i == layers - 1 else units
         for name, array, shape in (("weight", weight, (out, size)), ("bias", bias, (out,))):
             if array.shape != shape:
                 wanted = "[" + ", ".join("?" if n < 0 else str(n) for n in shape) + "]"
                 problems.append(f"{2 * i}.{name} is {list(array.shape)}, not {wanted}")
         size = out
-    problems += [f"{k} has values that are not finite" for k, a in arrays.items() if not _finite(a)]
-    return problems
-
-
-def _finite(array: NDArray[np.floating]) -> bool:
-    return bool(np.isfinite(array).all()) if array.dtype.kind == "f" else True
+    if problems:
+        return problems
+    if sum(array.size for array in arrays.values() if array.ndim == 2) > MAX_WEIGHTS:
+        return [f"there are more than {MAX_WEIGHTS:,} weights"]
+    return [
+        f"{name} has values that are not finite"
+        for name, array in arrays.items()
+        if not np.isfinite(array).all()
+    ]
 
 
 def save_weights(path: Path, params: Params) -> None:
@@ -99,13 +112,17 @@ def load_weights(path: Path) -> StateDict:
     """Reads a state dict from a `.safetensors` file, or from a `.pt` or `.pth` file of PyTorch's.
 
     A `.pt` file is read by PyTorch with `weights_only=True`: no code that its pickle names is run.
+    PyTorch writes the form that is read since 1.6.
 
     Raises:
         RequestError: there is no such file, or PyTorch is needed and not installed.
         DataError: it cannot be read, or does not hold the weights of such a network.
     """
-    if not path.is_file():
-        raise RequestError(f"{path}: there is no such file.")
+    if not os.path.isfile(path):
+        what = "is no ordinary file" if os.path.exists(path) else "there is no such file"
+        raise RequestError(f"{path}: {what}.")
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(f"{path}: is larger than the weights of any network here.")
     state_dict = _load_pt(path) if path.suffix in (".pt", ".pth") else _load_safetensors(path)
     try:
         check_state_dict(state_dict)
@@ -136,8 +153,12 @@ def _load_pt(path: Path) -> StateDict:
             "weights as safetensors where it is."
         ) from error
     remedy = "Save it with torch.save(model.state_dict(), FILE)."
+    if not _is_from_torch_save(path):
+        raise DataError(f"{path}: is not as torch.save has written files since 1.6. {remedy}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the unpickler and the zip reader raise
         raise DataError(
             f"{path}: refused by PyTorch's safe reader: damaged, or more than tensors. {remedy}"
@@ -149,7 +170,28 @@ def _load_pt(path: Path) -> StateDict:
     wide = {torch.float32, torch.float64}  # NumPy has no bfloat16
     if not wide.issuperset(value.dtype for value in content.values()):
         raise DataError(f"{path}: not all of its tensors are float32 or float64.")
-    return {name: value.detach().numpy() for name, value in content.items()}
+    try:
+        return {name: value.detach().numpy() for name, value in content.items()}
+    except Exception as error:  # sparse, quantized, on no device, ...
+        raise DataError(f"{path}: not all of its tensors are dense. {remedy}") from error
+
+
+def _is_from_torch_save(path: Path) -> bool:
+    """Whether it is a zip archive as PyTorch writes it: stored, and what is unpickled is short.
+
+    With any other its reader may spend gigabytes, or hours: it searches its own error message with
+    a regular expression that takes quadratic time.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            file.seek(0)
+            return file.read(4) == b"PK\3\4" and all(
+                entry.compress_type == zipfile.ZIP_STORED
+                and (entry.file_size <= MAX_PICKLE or not entry.filename.endswith(".pkl"))
+                for entry in archive.infolist()
+            )
+    except Exception:  # whatever a damaged archive makes of its reader
+        return False
 
 
 def hidden_sizes(state_dict: Mapping[str, NDArray[np.floating]]) -> tuple[int, ...]:

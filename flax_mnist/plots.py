@@ -5,19 +5,17 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-from numpy.typing import NDArray
 from PIL import Image
 
 from flax_mnist import scoring
@@ -35,6 +33,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 BLUE, GREY = COLOURS[0], "#BBBBBB"
 # 7 colours and 11 markers: no pair of them comes twice in 77 runs.
 MARKERS = "osD^vP*X<>p"
+LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "clip_on": False}
+TRAINING: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
 LONGEST_NAME = 40
 COLUMNS = 3
 MISTAKE_COLUMNS = 5
@@ -61,20 +61,15 @@ def draw_curves(runs: Mapping[str, Sequence[Metrics]]) -> Figure:
         every = math.ceil(len(rows) / 10)
         look: dict[str, Any] = {
             "color": colour,
-            "linewidth": 1.2,
             "marker": marker,
-            "markersize": 4,
             "markevery": ((len(rows) - 1) % every, every),  # the last one among them
         }
-        loss.plot(epochs, [row.train_loss for row in rows], "--", markerfacecolor="white", **look)
-        loss.plot(epochs, [row.test_loss for row in rows], "-", **look)
-        handles += accuracy.plot(epochs, [row.test_accuracy for row in rows], "-", **look)
+        loss.plot(epochs, [row.train_loss for row in rows], **look, **LINE, **TRAINING)
+        loss.plot(epochs, [row.test_loss for row in rows], **look, **LINE)
+        handles += accuracy.plot(epochs, [row.test_accuracy for row in rows], **look, **LINE)
     loss.set_ylim(bottom=0)
     loss.set_ylabel("loss, nats")
-    kinds = [
-        Line2D([], [], color="black", linewidth=1.2, marker="o", markersize=4, **kind)
-        for kind in ({"linestyle": "--", "markerfacecolor": "white"}, {"linestyle": "-"})
-    ]
+    kinds = [Line2D([], [], color="black", marker="o", **LINE, **kind) for kind in (TRAINING, {})]
     loss.legend(
         kinds,
         ("training", "test"),
@@ -108,6 +103,7 @@ def draw_curves(runs: Mapping[str, Sequence[Metrics]]) -> Figure:
 
 def _shortened(name: str) -> str:
     """The name; a long one without its middle."""
+    name = name.encode(errors="replace").decode()  # that of a file need not be text
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
 
@@ -152,15 +148,15 @@ def save_weights_gif(kernels: Mapping[int, Floats], path: Path) -> None:
     picture, title = axes.images[0], axes.get_title()
     bound = max(map(_bound, kernels.values()))
     picture.set_clim(-bound, bound)
-    canvas = FigureCanvasAgg(figure)
     palette = _palette()
     frames = []
     for epoch, kernel in kernels.items():
         picture.set_data(_mosaic(kernel))
         axes.set_title(f"{title}, epoch {epoch}", fontsize=10)
-        canvas.draw()
-        figure.set_layout_engine("none")  # as the first frame is laid out, so are all
-        frame = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=100)
+        figure.set_layout_engine("none")  # all are laid out as the first one is
+        frame = Image.open(drawn).convert("RGB")
         frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
     file = io.BytesIO()
     milliseconds = min(500, max(40, 10_000 // len(frames)))
@@ -244,11 +240,8 @@ def draw_confusion(confusion: Integers, names: Sequence[str]) -> Figure:
     scale = LogNorm(1, max(confusion.max(), 10))
     picture = axes.imshow(np.ma.masked_equal(confusion, 0), cmap="Blues", norm=scale)
     for (row, column), count in np.ndenumerate(confusion):
-        dark = count and scale(count) > 0.6
-        axes.text(
-            column, row, f"{count:,}", ha="center", va="center", fontsize=8,
-            color="white" if dark else "black" if count else GREY,
-        )  # fmt: skip
+        ink = "white" if count > scale.inverse(0.6) else "black" if count else GREY
+        axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color=ink)
     places = range(len(names))
     slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(places, names, **(slant if max(map(len, names)) > 4 else {}))
@@ -332,14 +325,18 @@ def _error_bars(share: Floats, right: Integers, images: Integers) -> Floats:
     return np.maximum([share - low, high - share], 0)
 
 
-def draw_mistakes(mistakes: Sequence[Prediction]) -> Figure:
-    """Images that are classified wrongly, the first `scoring.MOST_MISTAKES` of them."""
-    shown = mistakes[: scoring.MOST_MISTAKES]
-    rows = math.ceil(len(shown) / MISTAKE_COLUMNS)
+def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
+    """Images that are classified wrongly.
+
+    Args:
+        mistakes: those that are shown, the most confident ones first.
+        count: how many there are in all.
+    """
+    rows = math.ceil(len(mistakes) / MISTAKE_COLUMNS)
     figure = Figure(figsize=(10, 0.6 + 2.3 * rows), layout="constrained")
-    some = f"{len(shown)} of {len(mistakes):,} mistakes, the most confident first"
+    some = f"{len(mistakes)} of {count:,} mistakes, the most confident first"
     figure.suptitle(some if mistakes else "No mistakes")
-    for i, mistake in enumerate(shown, start=1):
+    for i, mistake in enumerate(mistakes, start=1):
         axes = figure.add_subplot(rows, MISTAKE_COLUMNS, i, xticks=[], yticks=[])
         axes.imshow(mistake.image, cmap="gray_r", vmin=0, vmax=255)
         axes.spines[:].set_color(GREY)
@@ -365,8 +362,11 @@ def save(figure: Figure, path: Path) -> None:
         RequestError: matplotlib writes no such format.
     """
     file = io.BytesIO()
-    try:
-        figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=150, facecolor="white")
-    except ValueError as error:
-        raise RequestError(f"{path}: {error}.") from error
+    with warnings.catch_warnings():
+        # What matplotlib's font lacks, it draws as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        try:
+            figure.savefig(file, format=path.suffix.lstrip(".") or "png", dpi=150)
+        except ValueError as error:
+            raise RequestError(f"{path}: {error}.") from error
     write_atomically(path, file.getvalue())

@@ -16,8 +16,6 @@ Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
 BINS = 10
-MOST_MISTAKES = 25
-"""So many are listed and shown."""
 Z95 = 1.959964
 """Of the normal distribution 95 % lie within so many standard deviations."""
 
@@ -73,10 +71,10 @@ def class_accuracy(confusion: Integers) -> Floats:
     return _ratio(confusion.diagonal(), confusion.sum(axis=1))
 
 
-def mistakes(probabilities: Floats, labels: Integers) -> Integers:
-    """Which images are classified wrongly, the highest confidence first."""
+def confident_mistakes(probabilities: Floats, labels: Integers, most: int) -> Integers:
+    """Which images are classified wrongly, the highest confidence first; at most so many."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    return wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")]
+    return wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")[:most]]
 
 
 def interval(right: Integers, images: Integers) -> tuple[Floats, Floats]:
@@ -91,17 +89,19 @@ def interval(right: Integers, images: Integers) -> tuple[Floats, Floats]:
     return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
 
 
-def summary(probabilities: Floats, labels: Integers, names: Sequence[str]) -> dict[str, Any]:
-    """All of the above as JSON has it: None where there is no number."""
+def summary(
+    probabilities: Floats, labels: Integers, names: Sequence[str], most_mistakes: int
+) -> dict[str, Any]:
+    """All of the above for JSON: None where there is no number."""
     confusion = confusion_matrix(probabilities, labels)
     right, images = confusion.diagonal(), confusion.sum(axis=1)
     low, high = interval(right, images)
     bins = calibration(probabilities, labels)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = mistakes(probabilities, labels)
+    wrong = confident_mistakes(probabilities, labels, most_mistakes)
     return {
         "images": len(labels),
-        "test_accuracy": right.sum() / len(labels),
+        "test_accuracy": float(right.sum() / len(labels)),
         "classes": _rows(
             name=np.array(names),
             images=images,
@@ -120,13 +120,13 @@ def summary(probabilities: Floats, labels: Integers, names: Sequence[str]) -> di
             confidence=bins.confidence,
             accuracy=bins.accuracy,
         ),
-        "mistakes": len(wrong),
+        "mistakes": len(labels) - int(right.sum()),
         "most_confident_mistakes": _rows(
             index=wrong,
             label=np.array(names)[labels[wrong]],
             predicted=np.array(names)[predicted[wrong]],
             confidence=confidence[wrong],
-        )[:MOST_MISTAKES],
+        ),
     }
 
 

@@ -18,6 +18,8 @@ from flax_mnist.errors import FlaxMnistWarning
 
 if TYPE_CHECKING:
     import jax
+    import numpy as np
+    from numpy.typing import NDArray
 
     from flax_mnist.config import Config
     from flax_mnist.data import Dataset
@@ -36,6 +38,9 @@ _Plain = functools.partial(_Console, highlight=False, markup=False, emoji=False,
 _out, _err = _Plain(), _Plain(stderr=True)
 
 BAR_WIDTH = 40
+WIDE_ENOUGH_FOR_IMAGE = 60
+"""Columns."""
+SHADES = " .:-=+*#%@"
 
 
 _lost = False
@@ -159,15 +164,43 @@ def score(dataset: Dataset, loss: float, accuracy: float) -> str:
 
 
 def prediction_chart(prediction: Prediction) -> str:
-    """The likeliest class, and a bar for each."""
-    bar = "█" if (_out.encoding or "").lower().startswith("utf") else "#"
+    """The likeliest class, and a bar for each; beside them the image, on a terminal with room."""
+    blocks = (_out.encoding or "").lower().startswith("utf")
     truth = "" if prediction.label is None else f" (label: {prediction.label})"
+    title = f"{prediction.title}: {prediction.likeliest}{truth}"
+    if not _out.file.isatty():
+        return "\n".join([title, *_bars(prediction, blocks, BAR_WIDTH)])
+    image = _image(prediction.image, blocks) if _out.width >= WIDE_ENOUGH_FOR_IMAGE else []
+    beside = len(image[0]) + 2 if image else 0
+    # All that is in a bar's line but the bar.
+    text = beside + max(map(len, prediction.names)) + len("    100.00%  ")
+    bars = _bars(prediction, blocks, min(BAR_WIDTH, max(0, _out.width - text)))
+    if image:
+        above = (len(image) - len(bars)) // 2
+        bars = [""] * above + bars + [""] * (len(image) - len(bars) - above)
+        bars = [f"{row}  {bar}".rstrip() for row, bar in zip(image, bars, strict=True)]
+    return "\n".join([title, *bars])
+
+
+def _bars(prediction: Prediction, blocks: bool, longest: int) -> list[str]:
+    bar = "█" if blocks else "#"
     width = max(map(len, prediction.names))
-    rows = [
-        f"  {name:>{width}}  {p:7.2%}  {bar * round(BAR_WIDTH * p)}".rstrip()
+    return [
+        f"  {name:>{width}}  {p:7.2%}  {bar * round(longest * p)}".rstrip()
         for name, p in zip(prediction.names, prediction.probabilities, strict=True)
     ]
-    return "\n".join([f"{prediction.title}: {prediction.likeliest}{truth}", *rows])
+
+
+def _image(image: NDArray[np.uint8], blocks: bool) -> list[str]:
+    """28x28 pixels as 14 rows of 28 characters: half blocks, or shades where there are none."""
+    pairs = image.astype(int).reshape(14, 2, 28)
+    if blocks:
+        # A third: lower, and the holes of digits close; higher, and dark clothes vanish.
+        ink = 3 * pairs > image.max()
+        codes, characters = 2 * ink[:, 0] + ink[:, 1], " ▄▀█"
+    else:
+        codes, characters = pairs.sum(axis=1) * len(SHADES) // 511, SHADES
+    return ["".join(characters[code] for code in row) for row in codes]
 
 
 def prediction_json(prediction: Prediction) -> str:
@@ -181,4 +214,28 @@ def prediction_json(prediction: Prediction) -> str:
             "probabilities": dict(probabilities),
         },
         ensure_ascii=False,
+    )
+
+
+# ---- sweep ----------------------------------------------------------------------------------
+
+
+def sweep_header(plan: Plan, dataset: Dataset) -> str:
+    """What is trained, on what, and where."""
+    members = list(itertools.chain.from_iterable(plan.groups))
+    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    config, devices = members[0], plan.mesh.devices
+    rates, momenta = (
+        ", ".join(f"{value:g}" for value in dict.fromkeys(values))
+        for values in ((c.learning_rate for c in members), (c.momentum for c in members))
+    )
+    groups = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
+    return (
+        f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
+        f"{'-'.join(map(str, (28 * 28, *config.hidden_sizes, 10)))} MLP, {config.init} "
+        f"initialisation, {config.precision}\n"
+        f"SGD, learning rates {rates}; momentum {momenta}; batches of {config.batch_size}; "
+        f"seeds {config.seed} to {members[-1].seed}\n"
+        f"{len(members)} members {groups} on {devices[0].platform}, devices: {devices.size}; "
+        f"about {plan.bytes / 1e6:,.0f} MB"
     )

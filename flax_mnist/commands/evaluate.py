@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from flax_mnist import terminal
 from flax_mnist.commands.flags import Machine, RunDataDir, RunDataset, Trained
-from flax_mnist.errors import FlaxMnistError
+from flax_mnist.errors import FlaxMnistError, RequestError
+
+if TYPE_CHECKING:
+    from flax_mnist.data import Dataset
+    from flax_mnist.scoring import Floats
+
+MISTAKES = 25
+"""So many are shown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +32,18 @@ class Evaluate:
     """Images to score on."""
     data_dir: RunDataDir = None
     """Folder with the images, as for train."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder to write confusion.png, classes.png, calibration.png, mistakes.png (the most confident
+    ones) and report.json into."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
         """Prints test loss and accuracy."""
         from flax_mnist.commands import trained as trained_weights
-        from flax_mnist.evaluation import evaluate
+        from flax_mnist.evaluation import evaluate, predict
 
+        if self.report:
+            _make(self.report)
         with terminal.warnings_at_both_ends():
             trained = trained_weights.load(self.weights, self.machine)
             dataset = trained_weights.load_images(self.dataset, self.data_dir, trained.record)
@@ -35,3 +52,43 @@ class Evaluate:
             if not math.isfinite(loss):
                 raise FlaxMnistError(f"{self.weights}: its test loss is {loss}; it did not learn.")
             terminal.say(terminal.score(dataset, loss, float(score.accuracy)))
+            if self.report:
+                import numpy as np
+
+                rows = predict(trained.params, dataset.test.images, model=trained.model)
+                _write_report(self.report, dataset, np.asarray(rows), loss)
+                terminal.say(f"Report in {self.report}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RequestError(f"{folder}: a file stands in the way of that folder.") from error
+
+
+def _write_report(folder: Path, dataset: Dataset, probabilities: Floats, loss: float) -> None:
+    from flax_mnist import plots, scoring
+    from flax_mnist.files import write_atomically
+    from flax_mnist.prediction import Prediction
+
+    images, labels = dataset.test
+    names = dataset.class_names
+    confusion = scoring.confusion_matrix(probabilities, labels)
+    mistakes = [
+        Prediction(f"test image {i}", images[i], names[labels[i]], names, probabilities[i].tolist())
+        for i in scoring.confident_mistakes(probabilities, labels, MISTAKES)
+    ]
+    count = confusion.sum() - confusion.trace()
+    plots.save(plots.draw_confusion(confusion, names), folder / "confusion.png")
+    plots.save(plots.draw_classes(confusion, names), folder / "classes.png")
+    plots.save(plots.draw_mistakes(mistakes, count), folder / "mistakes.png")
+    calibration = scoring.calibration(probabilities, labels)
+    plots.save(plots.draw_calibration(calibration), folder / "calibration.png")
+    content = {
+        "dataset": {"name": dataset.name, "source": dataset.source},
+        "test_loss": loss,
+        **scoring.summary(probabilities, labels, names, MISTAKES),
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / "report.json", f"{text}\n".encode())

@@ -14,20 +14,30 @@ from flax_mnist.commands.flags import Machine, Trained
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write the weights of a run for other programs."""
+    """Write a trained network for other programs."""
 
     weights: Trained
     """Run folder, or safetensors file with PyTorch's names."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """File to write."""
-    format: Literal["safetensors"] = "safetensors"
-    """safetensors has the names and layouts that the tutorial's nn.Sequential loads."""
+    """File to write. What it will hold is read back and compared with the network before."""
+    format: Literal["safetensors", "stablehlo"] = "safetensors"
+    """safetensors: the weights, as the tutorial's nn.Sequential loads them.
+    stablehlo: images to probabilities in one program, for JAX alone on CPU, NVIDIA GPU or TPU."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
         """Writes the file."""
-        from flax_mnist import interop
+        from flax_mnist import exports
         from flax_mnist.commands import trained as trained_weights
+        from flax_mnist.files import write_atomically
 
-        interop.save_weights(self.output, trained_weights.load(self.weights, self.machine).params)
-        terminal.say(f"Written to {self.output}")
+        trained = trained_weights.load(self.weights, self.machine)
+        if self.format == "stablehlo":
+            content = exports.to_stablehlo(trained.params, trained.model)
+            remark = (
+                f". With jax and flatbuffers alone, this calls it:\n{exports.caller(self.output)}"
+            )
+        else:
+            content, remark = exports.to_safetensors(trained.params), ""
+        write_atomically(self.output, content)
+        terminal.say(f"Written to {self.output}{remark}")

@@ -38,8 +38,6 @@ class Import:
             require_folder(self.data_dir)
         config = config_of(weights)
         device = self.machine.start(config)
-        path = run_dir.create(self.run_dir, self.dataset)
-        interop.save_weights(path / run_dir.WEIGHTS, interop.from_torch_state_dict(weights))
         record = run_dir.Record(
             config,
             self.dataset,
@@ -47,5 +45,7 @@ class Import:
             self.data_dir,
             class_names(self.dataset),
         )
+        path = run_dir.create(self.run_dir, self.dataset)
+        interop.save_weights(path / run_dir.WEIGHTS, interop.from_torch_state_dict(weights))
         run_dir.write_config(path, record, device, known=("hidden_sizes", "precision"))
         terminal.say(f"Imported into {path}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from flax_mnist import terminal
 from flax_mnist.commands.flags import Machine, RunDataDir, RunDataset, Trained
-from flax_mnist.errors import RequestError
+from flax_mnist.errors import FlaxMnistError, RequestError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,8 +28,10 @@ class Predict:
     weights: Trained
     """Run folder, or safetensors file with PyTorch's names."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
-    """Picture files, a digit each. 28x28 is taken as it is; any other size is centred and scaled
-    as MNIST's digits are. Dark ink on a bright ground is inverted."""
+    """Picture files, a digit each. 28x28 is taken as it is; in any other size the ink is cut out,
+    scaled, its proportions kept, and centred as MNIST's digits are."""
+    invert: Literal["auto", "yes", "no"] = "auto"
+    """Whether the ink is darker than its ground, and has to be inverted; auto sees for itself."""
     index: tuple[int, ...] = ()
     """Test images, counted from 0."""
     dataset: RunDataset = None
@@ -58,7 +60,9 @@ class Predict:
 
         with terminal.warnings_at_both_ends():
             trained = trained_weights.load(self.weights, self.machine)
-            pictures: list[Picture] = [(str(path), read_image(path), None) for path in self.images]
+            pictures: list[Picture] = [
+                (str(path), read_image(path, self.invert), None) for path in self.images
+            ]
             names = trained.record.class_names if trained.record else DIGITS
             if self.index:
                 dataset = trained_weights.load_images(self.dataset, self.data_dir, trained.record)
@@ -66,6 +70,8 @@ class Predict:
                 pictures += [_test_picture(dataset, i) for i in self.index]
             images = np.stack([image for _, image, _ in pictures])
             rows = np.asarray(predict(trained.params, images, model=trained.model)).tolist()
+            if not np.isfinite(rows).all():
+                raise FlaxMnistError(f"{self.weights}: predicts what is not finite.")
             predictions = [
                 Prediction(*picture, names, row)
                 for picture, row in zip(pictures, rows, strict=True)

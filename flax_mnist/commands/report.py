@@ -1,0 +1,63 @@
+"""`flax-mnist report`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from flax_mnist import terminal
+from flax_mnist.commands.flags import Machine, RunDataDir
+from flax_mnist.errors import FlaxMnistError
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Write a run as one web page, with a canvas to draw digits for the network on."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """Run folder."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FILE.html")]
+    """File to write; it needs no other file and no network."""
+    data_dir: RunDataDir = None
+    """Folder with the run's images, as for train."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Writes the file."""
+        import numpy as np
+
+        from flax_mnist import report, run_dir
+        from flax_mnist.commands import trained as trained_weights
+        from flax_mnist.evaluation import evaluate, predict
+        from flax_mnist.files import write_atomically
+
+        with terminal.warnings_at_both_ends():
+            record = run_dir.read_config(self.run_dir)
+            metrics = run_dir.read_metrics(self.run_dir)
+            environment = report.read_environment(self.run_dir)
+            trained = trained_weights.load(self.run_dir, self.machine)
+            network = report.network(trained.params)  # refuses before anything takes long
+            dataset = trained_weights.load_images(None, self.data_dir, record)
+            score = evaluate(trained.params, *dataset.test, model=trained.model)
+            loss, accuracy = map(float, score)
+            if not math.isfinite(loss):
+                raise FlaxMnistError(f"{self.run_dir}: its test loss is {loss}; it did not learn.")
+            probabilities = np.asarray(
+                predict(trained.params, dataset.test.images, model=trained.model)
+            )
+            page = report.page(
+                self.run_dir.resolve().name,
+                record,
+                environment,
+                metrics,
+                dataset,
+                report.Results(loss, accuracy, probabilities),
+                network,
+            )
+            # A folder's name need not be text.
+            write_atomically(self.output, page.encode("utf-8", "backslashreplace"))
+            terminal.say(f"Written to {self.output}")
