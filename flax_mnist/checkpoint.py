@@ -13,15 +13,17 @@ finished: the manifest is written last, and only then the folder gets its name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -78,7 +80,8 @@ def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], k
     try:
         folder.mkdir(exist_ok=True)
         remove_unfinished(run_dir)
-        ocp.save_checkpointables(unfinished, {PROGRESS: _Arrays(arrays)})
+        with _alone():
+            ocp.save_checkpointables(unfinished, {PROGRESS: _Arrays(arrays)})
         manifest = Manifest(
             progress.epoch,
             progress.step,
@@ -162,6 +165,17 @@ def remove_unfinished(run_dir: Path) -> None:
         shutil.rmtree(path)
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Within, Orbax takes this process for the only one.
+
+    It would have all processes save together, to one disk that all of them see; but each has the
+    whole state, and the first writes it.
+    """
+    with mock.patch.object(jax, "process_count", return_value=1):
+        yield
+
+
 class _Arrays:
     """Arrays in one safetensors file, as Orbax's `StatefulCheckpointable`.
 
@@ -201,7 +215,8 @@ def _load(path: Path) -> tuple[Manifest, Arrays]:
         if manifest.files.get(name) != digests[name]:
             raise DataError(f"{path / name}: is damaged: it is not what was saved.")
     held = _Arrays({})
-    ocp.load_checkpointables(path.absolute(), {PROGRESS: held})
+    with _alone():
+        ocp.load_checkpointables(path.absolute(), {PROGRESS: held})
     return manifest, {name: held.arrays[name] for name in manifest.arrays}
 
 

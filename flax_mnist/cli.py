@@ -20,10 +20,14 @@ from flax_mnist.commands.inspect import Inspect
 from flax_mnist.commands.plot import Plot
 from flax_mnist.commands.predict import Predict
 from flax_mnist.commands.report import Report
+from flax_mnist.commands.runs import Runs
+from flax_mnist.commands.sweep import Sweep
 from flax_mnist.commands.train import Train
 from flax_mnist.errors import FlaxMnistError, RequestError
 
-Command = Train | Evaluate | Predict | Plot | Report | Export | Import | Inspect | Doctor
+Command = (
+    Train | Sweep | Evaluate | Predict | Plot | Runs | Report | Export | Import | Inspect | Doctor
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,6 +46,9 @@ def read_image(path: Path, invert: Invert = "auto") -> NDArray[np.uint8]:
         raise
     except FileNotFoundError as error:
         raise RequestError(f"{path}: there is no such file.") from error
+    except Image.DecompressionBombError as error:
+        most = MAX_PIXELS // 10**6
+        raise RequestError(f"{path}: has more than {most} megapixels. Scale it down.") from error
     except UnidentifiedImageError as error:
         raise RequestError(f"{path}: is none of {', '.join(FORMATS)}.") from error
     except Exception as error:  # Pillow's readers raise whatever they meet
@@ -67,12 +70,9 @@ def _decode(path: Path, invert: Invert) -> NDArray[np.float64]:
         # Of large pictures, which are refused here, and of oddities that can be read all the same.
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                most = MAX_PIXELS // 10**6
-                raise RequestError(
-                    f"{path}: {width}x{height} pixels; scale it to at most {most} megapixels."
-                )
+            # Nothing but its header has been read. Pillow's own limit is 179 megapixels.
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             return _grey(ImageOps.exif_transpose(picture), invert)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.stages import Compiled, Traced
+from rich import box
 
 from flax_mnist.config import Config
 from flax_mnist.model import CLASSES, PIXELS, make_model
@@ -20,8 +21,13 @@ def tabulate(config: Config) -> str:
     """Flax's table of the layers: the inputs, outputs and parameters of each, for a batch."""
     model = make_model(config)
     inputs = jnp.zeros((config.batch_size, PIXELS), model.param_dtype)
-    plain = {"force_terminal": False}
-    return model.tabulate(jax.random.key(0), inputs, console_kwargs=plain).strip("\n")
+    table = model.tabulate(
+        jax.random.key(0),
+        inputs,
+        console_kwargs={"force_terminal": False},
+        table_kwargs={"box": box.ASCII},
+    )
+    return table.strip("\n")
 
 
 def trace_step(config: Config) -> Traced:
@@ -75,7 +81,9 @@ class Product(NamedTuple):
         return 2 * math.isqrt(math.prod(sizes))
 
 
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\((.*)")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<opcode>[\w-]+)\(")
+_LIBRARY = re.compile(r'custom_call_target="(\S*(?:gemm|matmul|dot)\S*)"')
+_FUSION = re.compile(r'"kind":"(\w+)"')
 _ARRAY = re.compile(r"\w+\[[\d,]*\]")
 
 
@@ -85,48 +93,41 @@ def find_products(hlo: str) -> list[Product]:
     They are instructions of their own, calls to a library, or inside of fusions.
     """
     lines = hlo.splitlines()
-    types = {m[1]: m[2] for line in lines if (m := _INSTRUCTION.match(line))}
-    callers = {
-        m[1]: i for i, line in enumerate(lines) if (m := re.search(r"calls=%?([\w.-]+)", line))
+    instructions = [_INSTRUCTION.match(line) for line in lines]
+    arrays = {
+        found["name"]: array[0]
+        for found in instructions
+        if found and (array := _ARRAY.search(found["type"]))
     }
-    found = []
+    fusions = {
+        found[1]: i for i, line in enumerate(lines) if (found := re.search(r"calls=%?(\S+),", line))
+    }
+    products = []
     computation = ""
-    for i, line in enumerate(lines):
+    for i, (line, instruction) in enumerate(zip(lines, instructions, strict=True)):
         if line.endswith("{"):
             computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
-        instruction = _INSTRUCTION.match(line)
-        target = re.search(r'custom_call_target="([^"]*(?:gemm|matmul|dot)[^"]*)"', line)
-        if not instruction or not (instruction[3] == "dot" or target):
-            continue
-        place = callers.get(computation, i)
-        fusion = re.search(r'"kind":"(\w+)"', lines[place])
-        by = target or fusion
-        operands = re.findall(r"%([\w.-]+)", instruction[4].partition("), ")[0])[:2]
-        found.append(
-            (
-                place,
-                Product(
-                    _source(line),
-                    tuple(_first_array(types[name]) for name in operands),
-                    _first_array(instruction[2]),
-                    by[1].strip("_").removesuffix("_fusion") if by else "dot",
-                ),
+        library = _LIBRARY.search(line)
+        if instruction and (instruction["opcode"] == "dot" or library):
+            place = fusions.get(computation, i)
+            by = library or _FUSION.search(lines[place])
+            arguments = re.findall(r"[\w.-]+", line[instruction.end() :].partition("), ")[0])
+            product = Product(
+                _source(line),
+                tuple(arrays[name] for name in arguments if name in arrays)[:2],
+                arrays[instruction["name"]],
+                by[1].strip("_").removesuffix("_fusion") if by else "dot",
             )
-        )
-    return [product for _, product in sorted(found)]
+            products.append((place, product))
+    return [product for _, product in sorted(products)]
 
 
 def _source(line: str) -> str:
     """From `jit(train_step)/transpose(jvp(MLP))/.../Dense_1/dot_general` to `backward Dense_1`."""
-    name = re.search(r'op_name="([^"]*?(Dense_\d+)[^"]*)"', line)
+    name = re.search(r'op_name="([^"]*(Dense_\d+)[^"]*)"', line)
     if not name:
         return "not said"
     return f"{'backward' if 'transpose(' in name[1] else 'forward'} {name[2]}"
-
-
-def _first_array(kind: str) -> str:
-    array = _ARRAY.search(kind)
-    return array[0] if array else kind
 
 
 def _size(array: str) -> int:

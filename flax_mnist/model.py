@@ -88,7 +88,7 @@ def normalize(images: Array | NDArray[np.uint8], dtype: DTypeLike = jnp.float32)
     Bit for bit what torchvision's `ToTensor` and `Normalize(0.5, 0.5)` make of them,
     `(x / 255 - 0.5) / 0.5`, compiled or not.
     """
-    x = jnp.asarray(images, dtype).reshape(len(images), -1)
+    x = jnp.asarray(images, dtype).reshape(images.shape[0], -1)
     # A compiler turns x / 255 into x * (1 / 255), which is wrong in the last bit for 205 of the 256
     # pixel values. The head of 1 / 255 is short enough for x * head to be exact, so that the sum
     # with the tail's small product rounds as the quotient does.

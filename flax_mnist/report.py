@@ -16,7 +16,7 @@ import shlex
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,7 +30,8 @@ from flax_mnist.data import DIGITS, Dataset, Split
 from flax_mnist.errors import DataError, RequestError
 from flax_mnist.interop import to_torch_state_dict
 from flax_mnist.model import Params
-from flax_mnist.run_dir import CONFIG, Record
+from flax_mnist.run_dir import CONFIG, read_config_text
+from flax_mnist.scoring import Floats
 from flax_mnist.train import Metrics
 
 MAX_WEIGHTS = 20_000_000
@@ -46,31 +47,19 @@ _AGREEMENT = {
 }
 
 
-class Results(NamedTuple):
-    """What a run's weights make of its test images."""
-
-    loss: float
-    """Mean over the images, nats."""
-    accuracy: float
-    """0 to 1."""
-    probabilities: NDArray[np.floating]
-    """`[n, 10]`."""
-
-
-def read_environment(run_dir: Path) -> dict[str, Any]:
-    """Versions, device and command as `config.json` keeps them.
+def read_environment(path: Path) -> dict[str, Any]:
+    """What `config.json` in the run folder `path` says of versions, device and command.
 
     Raises:
         DataError: it keeps none.
     """
-    file = run_dir / CONFIG
-    environment = json.loads(file.read_text(encoding="utf-8")).get("environment")
+    environment = json.loads(read_config_text(path)).get("environment")
     if not isinstance(environment, dict):
-        raise DataError(f"{file}: damaged: it has no environment.")
+        raise DataError(f"{path / CONFIG}: damaged: it has no environment.")
     return environment
 
 
-def network(params: Params) -> str:
+def embedded(params: Params) -> str:
     """The weights as JSON: a list of layers, PyTorch's layouts as little-endian float32 in base64.
 
     Raises:
@@ -83,37 +72,35 @@ def network(params: Params) -> str:
             f"The network has {weights:,} weights; a report can hold {MAX_WEIGHTS:,}."
         )
     floats = {name: _base64(array.astype("<f4").tobytes()) for name, array in state_dict.items()}
-    return json.dumps(
-        [
-            {kind: floats[f"{2 * i}.{kind}"] for kind in ("weight", "bias")}
-            for i in range(len(params))
-        ]
-    )
+    layers = range(len(params))
+    return json.dumps([{k: floats[f"{2 * i}.{k}"] for k in ("weight", "bias")} for i in layers])
 
 
 def page(
     name: str,
-    record: Record,
+    config: Config,
     environment: Mapping[str, Any],
     metrics: Sequence[Metrics],
     dataset: Dataset,
-    results: Results,
+    loss: float,
+    probabilities: Floats,
     network: str,
 ) -> str:
     """The page, the same for the same run.
 
     Args:
         name: of the run; like all text here it may hold anything, and is escaped.
-        record: of the run.
+        config: of the run.
         environment: from `read_environment`.
         metrics: of its epochs.
         dataset: whose test images were used.
-        results: on them.
-        network: from `network`.
+        loss: on them, nats.
+        probabilities: of their classes, `[n, 10]`.
+        network: from `embedded`.
     """
     template = importlib.resources.files("flax_mnist").joinpath("report.html").read_text("utf-8")
     script = template.partition('<script type="module">')[2].partition("</script>")[0]
-    confusion = scoring.confusion_matrix(results.probabilities, dataset.test.labels)
+    confusion = scoring.confusion_matrix(probabilities, dataset.test.labels)
     names = dataset.class_names
     figures = [
         _figure("Training", plots.draw_curves({name: metrics}), "Loss and accuracy by epoch"),
@@ -122,24 +109,24 @@ def page(
             plots.draw_confusion(confusion, names),
             "How many test images of each class are taken for which class",
         ),
-        _mistakes(dataset.test, results.probabilities, names),
+        _mistakes(dataset.test, probabilities, names),
     ]
     digits = tuple(names) == DIGITS
     return string.Template(template).substitute(
         # No other script runs, whatever might get into the page.
         script_hash="sha256-" + _base64(hashlib.sha256(script.encode()).digest()),
         title=html.escape(name),
-        summary=html.escape(_summary(record.config, dataset)),
+        summary=html.escape(_summary(config, dataset)),
         warning=_warning(dataset),
-        scores=_scores(metrics, results),
+        scores=_scores(metrics, loss, confusion.trace() / confusion.sum()),
         invitation="Draw a digit" if digits else "Draw one of the ten classes",
         bars="\n".join(_bar(name) for name in names),
         arithmetic="The weights are in this page, which computes with them in double precision: "
-        + _AGREEMENT[record.config.precision],
+        + _AGREEMENT[config.precision],
         figures="\n".join(figures),
         config=_table(
             {"dataset": dataset.name, "images": dataset.source}
-            | {k.replace("_", " "): v for k, v in dataclasses.asdict(record.config).items()}
+            | {k.replace("_", " "): v for k, v in dataclasses.asdict(config).items()}
         ),
         environment=_table(environment),
         version=__version__,
@@ -168,12 +155,12 @@ def _warning(dataset: Dataset) -> str:
     )
 
 
-def _scores(metrics: Sequence[Metrics], results: Results) -> str:
+def _scores(metrics: Sequence[Metrics], loss: float, accuracy: float) -> str:
     scores = {
-        "test accuracy": f"{results.accuracy:.2%}",
-        "test loss, nats": f"{results.loss:.4f}",
-        "epochs": f"{len(metrics)}",
-        "training time": f"{sum(row.seconds for row in metrics):.1f} s",
+        "test accuracy": f"{accuracy:.2%}",
+        "test loss, nats": f"{loss:.4f}",
+        "training, epochs": f"{len(metrics)}",
+        "training, seconds": f"{sum(row.seconds for row in metrics):.1f}",
     }
     return "\n".join(
         f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in scores.items()
@@ -201,7 +188,7 @@ def _figure(title: str, figure: Figure, what: str) -> str:
     )
 
 
-def _mistakes(test: Split, probabilities: NDArray[np.floating], names: Sequence[str]) -> str:
+def _mistakes(test: Split, probabilities: Floats, names: Sequence[str]) -> str:
     indices = scoring.confident_mistakes(probabilities, test.labels, MISTAKES)
     items = [
         _mistake(i, test.images[i], names[test.labels[i]], names[row.argmax()], row.max())

@@ -21,6 +21,7 @@ from flax_mnist import __version__
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 from flax_mnist.files import write_atomically
+from flax_mnist.sharding import topology
 from flax_mnist.train import Metrics, compiler_options
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
@@ -107,6 +108,8 @@ class Record(NamedTuple):
     class_names: tuple[str, ...]
     checkpoints: Checkpoints | None = None
     """None of an imported run: it was not trained here."""
+    deterministic: bool = False
+    """As the flag of that name."""
 
 
 def write_config(
@@ -126,6 +129,8 @@ def write_config(
             "class_names": record.class_names,
         },
         "checkpoints": record.checkpoints._asdict() if record.checkpoints else None,
+        "deterministic": record.deterministic,
+        "topology": topology(),
         "environment": environment(device),
     }
     write_atomically(path / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
@@ -207,9 +212,35 @@ def read_config(path: Path) -> Record:
         RequestError: the folder holds no run.
         DataError: its `config.json` is damaged.
     """
+    return parse_config(read_config_text(path), path)
+
+
+def read_config_text(path: Path) -> str:
+    """The content of `config.json` in the run folder `path`, or of a file of its own.
+
+    Raises:
+        RequestError: the folder holds no run.
+        DataError: it cannot be read.
+    """
     file = path if path.is_file() else path / CONFIG
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise DataError(f"{file}: damaged ({error!r}).") from error
+
+
+def parse_config(text: str, path: Path) -> Record:
+    """What the content of `config.json` says of the run at `path`.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        record = json.loads(text)
         settings, dataset = record["config"], record["dataset"]
         get_args(DatasetName).index(dataset["name"])  # raises ValueError for any other
         return Record(
@@ -219,10 +250,8 @@ def read_config(path: Path) -> Record:
             Path(dataset["data_dir"]) if dataset["data_dir"] else None,
             tuple(dataset["class_names"]),
             Checkpoints(**record["checkpoints"]) if record["checkpoints"] else None,
+            record.get("deterministic") is True,
         )
-    except FileNotFoundError as error:
-        raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError, RequestError) as error:
+        file = path / CONFIG if path.is_dir() else path
         raise DataError(f"{file}: damaged ({error!r}).") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,18 @@ from flax_mnist.errors import RequestError
 
 DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
 
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
 _EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
 
 
-def start(device: DeviceName, precision: Precision, compilation_cache: bool = True) -> jax.Device:
+def start(
+    device: DeviceName,
+    precision: Precision,
+    compilation_cache: bool = True,
+    deterministic: bool = False,
+    cpu_devices: int = 1,
+) -> jax.Device:
     """Chooses the device that everything runs on.
 
     Args:
@@ -25,6 +34,8 @@ def start(device: DeviceName, precision: Precision, compilation_cache: bool = Tr
         precision: float64 has to be switched on in JAX.
         compilation_cache: keep compiled programs in the user's cache folder, unless JAX was given
             another by `JAX_COMPILATION_CACHE_DIR`, or `JAX_ENABLE_COMPILATION_CACHE` is false.
+        deterministic: a GPU too shall give the same bits each time.
+        cpu_devices: into so many the CPU is divided, if this is JAX's first use.
 
     Raises:
         RequestError: there is no such device; the message names those there are.
@@ -37,14 +48,27 @@ def start(device: DeviceName, precision: Precision, compilation_cache: bool = Tr
         # Every program of ours is small and quick to compile: keep them all.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if deterministic:
+        _be_deterministic()
+    if cpu_devices > 1:
+        with contextlib.suppress(RuntimeError):  # too late: it stays as it is
+            jax.config.update("jax_num_cpu_devices", cpu_devices)
     if device == "cpu":
         jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to others
     try:
-        chosen = jax.devices(None if device == "auto" else device)[0]
+        chosen = jax.local_devices(backend=None if device == "auto" else device)[0]
     except Exception as error:  # RuntimeError, or AssertionError where a plugin is missing
         raise RequestError(_no_device(device)) from error
     jax.config.update("jax_default_device", chosen)
     return chosen
+
+
+def _be_deterministic() -> None:
+    """Without this GPUs may add in any order, and pick the kernel that was faster this time."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = " ".join([*flags, DETERMINISTIC])
+    jax.config.update("jax_default_matmul_precision", "highest")
 
 
 def _no_device(device: DeviceName) -> str:

@@ -6,7 +6,6 @@ all: the first two are leaves of the optimizer's state, the seed is in the weigh
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -64,17 +63,14 @@ def combinations(
 # ---- How many fit ---------------------------------------------------------------------------
 
 
-def a_device_a_core(members: int) -> None:
-    """Makes each core of the CPU a device of JAX's, unless it is too late or was decided already.
+def cpu_devices(members: int) -> int:
+    """Into how many devices to divide a CPU.
 
-    Two cores that share a step gain little, but each can train a member by itself.
+    One for each core: two that share a step gain little, but each can train a member by itself.
     """
-    decided = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not decided and jax.config.jax_num_cpu_devices < 0:
-        affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        with contextlib.suppress(RuntimeError):  # JAX is in use
-            jax.config.update("jax_num_cpu_devices", min(cores, members))
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, members)
 
 
 MEMORY_SHARE = 0.5
@@ -90,14 +86,16 @@ def memory(device: jax.Device) -> float:
     return math.inf if limit is None else MEMORY_SHARE * limit
 
 
-def member_bytes(config: Config, n: int) -> int:
-    """Estimate of the memory that a member takes while it is trained on `n` images."""
+def member_bytes(config: Config, dataset: Dataset) -> int:
+    """Estimate of what a device needs for a member while it is trained."""
     units = PIXELS + sum(config.hidden_sizes) + CLASSES
-    # A state before the epoch, one after, and one in between with the gradients; activations of a
-    # batch and their gradients.
-    state = (config.weights + units) * (2 if config.momentum else 1)
-    numbers = 3 * state + config.weights + 2 * config.batch_size * units
-    return _width(config) * numbers + 4 * n
+    weights = config.weights + units
+    # The state before an epoch, after it, and in it beside the gradients.
+    states = 3 * weights * (2 if config.momentum else 1) + weights
+    activations = 2 * config.batch_size * units  # and their gradients
+    probabilities = CLASSES * len(dataset.test.labels)
+    order = 4 * len(dataset.train.labels)
+    return _width(config) * (states + activations + probabilities) + order
 
 
 def shared_bytes(config: Config, dataset: Dataset) -> int:
@@ -120,6 +118,8 @@ class Plan(NamedTuple):
     """Stands for every member: it has a momentum, and so a velocity, if any of them has."""
     mesh: Mesh
     """The devices over which each group is spread."""
+    bytes: int
+    """Estimate of the memory that is needed on all of them together."""
 
 
 def make_plan(
@@ -134,11 +134,12 @@ def make_plan(
         free: bytes that may be filled on each device; see `memory`.
     """
     template = dataclasses.replace(members[0], momentum=max(c.momentum for c in members))
-    room = free - shared_bytes(template, dataset)
-    fit = max(1, room // member_bytes(template, len(dataset.train.labels))) * len(devices)
-    size = math.ceil(len(members) / math.ceil(len(members) / fit))
+    shared, own = shared_bytes(template, dataset), member_bytes(template, dataset)
+    on_a_device = max(1, math.floor(min(len(members), (free - shared) / own)))
+    size = math.ceil(len(members) / math.ceil(len(members) / (on_a_device * len(devices))))
     groups = [members[start : start + size] for start in range(0, len(members), size)]
-    return Plan(groups, template, Mesh(np.array(devices[:size]), "members"))
+    mesh = Mesh(np.array(devices[:size]), "members")
+    return Plan(groups, template, mesh, mesh.size * (shared + math.ceil(size / mesh.size) * own))
 
 
 # ---- The program ----------------------------------------------------------------------------
@@ -166,15 +167,17 @@ def compile_programs(plan: Plan, dataset: Dataset, together: bool) -> Programs:
     model = make_model(template)
 
     def train(member: tuple[State, Array], images: Array, labels: Array) -> tuple[State, Array]:
-        return train_epoch(
-            member[0],
+        state, order = member
+        after: tuple[State, Array] = train_epoch(
+            state,
             images,
             labels,
-            member[1],
+            order,
             model=model,
             optimizer=make_optimizer(template),
             batch_size=template.batch_size,
         )
+        return after
 
     def stacked(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((_lanes(plan), *leaf.shape), leaf.dtype, sharding=own)

@@ -6,10 +6,12 @@ import contextlib
 import functools
 import io
 import json
+import math
 import os
+import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console, RenderableType
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from flax_mnist.data import Dataset
     from flax_mnist.model import Params
     from flax_mnist.prediction import Prediction
+    from flax_mnist.sweep import Epoch, Outcome, Plan
     from flax_mnist.train import Metrics
 
 
@@ -222,20 +225,70 @@ def prediction_json(prediction: Prediction) -> str:
 
 def sweep_header(plan: Plan, dataset: Dataset) -> str:
     """What is trained, on what, and where."""
-    members = list(itertools.chain.from_iterable(plan.groups))
     n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
-    config, devices = members[0], plan.mesh.devices
-    rates, momenta = (
-        ", ".join(f"{value:g}" for value in dict.fromkeys(values))
-        for values in ((c.learning_rate for c in members), (c.momentum for c in members))
-    )
+    members = [config for group in plan.groups for config in group]
+    config, device = members[0], plan.mesh.devices[0]
+    rates = dict.fromkeys(f"{member.learning_rate:g}" for member in members)
+    momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
     groups = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
     return (
         f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
         f"{'-'.join(map(str, (28 * 28, *config.hidden_sizes, 10)))} MLP, {config.init} "
-        f"initialisation, {config.precision}\n"
-        f"SGD, learning rates {rates}; momentum {momenta}; batches of {config.batch_size}; "
-        f"seeds {config.seed} to {members[-1].seed}\n"
-        f"{len(members)} members {groups} on {devices[0].platform}, devices: {devices.size}; "
-        f"about {plan.bytes / 1e6:,.0f} MB"
+        f"initialisation, {config.precision}, seeds {config.seed} to {members[-1].seed}\n"
+        f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
+        f"batches of {config.batch_size}\n"
+        f"{len(members)} members {groups} on {plan.mesh.size} x {device.device_kind}, "
+        f"in about {plan.bytes / 1e6:,.0f} MB"
     )
+
+
+def sweep_line(epoch: Epoch, plan: Plan) -> str:
+    """An epoch of a group: the range of its members' test losses."""
+    group = f"Group {epoch.group + 1}/{len(plan.groups)}  " if len(plan.groups) > 1 else ""
+    metrics = [metrics for _, metrics in epoch.rows]
+    losses = [m.test_loss for m in metrics if not math.isnan(m.test_loss)]
+    diverged = len(metrics) - len(losses)
+    return "  ".join(
+        [
+            f"{group}Epoch {metrics[0].epoch}/{plan.template.epochs}",
+            *([f"test loss {min(losses):.4f} to {max(losses):.4f}"] if losses else []),
+            *([f"{diverged} diverged"] if diverged else []),
+            f"{metrics[0].seconds * len(metrics):.2f} s",
+            f"{metrics[0].images_per_second:,.0f} images/s",
+        ]
+    )
+
+
+SWEEP_HEADER = ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
+SWEEP_LEGEND = """
+Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
+correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
+is chosen by the test images, its own results on them flatter it a little."""
+
+
+def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.int32]) -> str:
+    """A line for each setting, with mean and spread over its seeds."""
+    rows = [SWEEP_HEADER]
+    for outcome in outcomes:
+        losses, accuracies = outcome.test_losses, outcome.test_accuracies
+        marks = ["best"] if outcome is best and losses else []
+        if outcome.diverged:
+            marks.append(f"{outcome.diverged} of {outcome.diverged + len(losses)} diverged")
+        rows.append(
+            (
+                f"{outcome.learning_rate:g}",
+                f"{outcome.momentum:g}",
+                f"{statistics.fmean(losses):.4f}" if losses else "-",
+                f"{statistics.stdev(losses):.4f}" if len(losses) > 1 else "-",
+                f"{statistics.fmean(accuracies):.2%}" if losses else "-",
+                f"{statistics.stdev(accuracies):.2%}" if len(losses) > 1 else "-",
+                f"{outcome.ensemble_accuracy(labels):.2%}" if losses else "-",
+                ", ".join(marks),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = zip(row, ">>>>>>><", widths, strict=True)
+        lines.append("  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip())
+    return "\n".join([*lines, SWEEP_LEGEND])

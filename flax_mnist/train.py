@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
+from flax_mnist import sharding
 from flax_mnist.config import Config
 from flax_mnist.data import Dataset, Split
 from flax_mnist.errors import FlaxMnistError
@@ -155,6 +156,7 @@ def train_chunk(
     """
 
     def step(carry: tuple[State, Losses], rows: Array) -> tuple[tuple[State, Losses], None]:
+        rows = sharding.spread(rows)
         state, losses = carry
         state, loss = train_step(
             state, images[rows], labels[rows], model=model, optimizer=optimizer
@@ -259,6 +261,8 @@ def compiler_options() -> dict[str, str | bool]:
 CHUNK_STEPS = 20_000
 CHUNK_FLOPS = {"cpu": 5e10, "gpu": 1e13, "tpu": 1e13}
 """About a second's work: for so long a run may have no ear for a signal."""
+MANY_CPUS_STEPS = 32
+"""Devices that share one process's threads may lock each other out after some hundred steps."""
 
 
 def steps_per_epoch(config: Config, n: int) -> int:
@@ -276,7 +280,10 @@ def chunk_steps(config: Config, n: int, at_most: float = math.inf) -> int:
     """
     # A product with each weight in the forward pass, two in the backward pass.
     flops = 6 * config.batch_size * config.weights
-    a_second = CHUNK_FLOPS[jax.default_backend()] / flops
+    backend = jax.default_backend()
+    a_second = CHUNK_FLOPS[backend] / flops
+    if backend == "cpu" and sharding.everywhere():
+        at_most = min(at_most, MANY_CPUS_STEPS)
     return max(1, int(min(a_second, CHUNK_STEPS, steps_per_epoch(config, n), at_most)))
 
 
@@ -293,13 +300,17 @@ def compile_chunks(config: Config, progress: Progress, train: Split, chunk: int)
     So the first epoch takes as long as any other, and the compilation can be timed on its own.
     """
     n = len(train.labels)
+    place = sharding.everywhere()
+    images_and_labels = [
+        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
+    ]
     cuts = _chunks(config, n, chunk, progress.step) + _chunks(config, n, chunk, 0)
     programs = {
         length: train_chunk.lower(
             progress.state,
             progress.losses,
-            *train,
-            jax.ShapeDtypeStruct((length,), jnp.int32),
+            *images_and_labels,
+            jax.ShapeDtypeStruct((length,), jnp.int32, sharding=place),
             model=make_model(config),
             optimizer=make_optimizer(config),
             batch_size=config.batch_size,
@@ -340,8 +351,8 @@ def fit(
         FlaxMnistError: a loss is not finite.
     """
     model = make_model(config)
-    images, labels = jax.device_put(dataset.train)
-    test_images, test_labels = jax.device_put(dataset.test)
+    images, labels = sharding.replicate(dataset.train)
+    test_images, test_labels = sharding.replicate(dataset.test)
     n = len(dataset.train.labels)
     steps = steps_per_epoch(config, n)
     while progress.epoch < config.epochs:

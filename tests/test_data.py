@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import gzip
 import hashlib
 import http.server
 import io
 import struct
+import sys
 import threading
+import tracemalloc
+import types
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flax_mnist import data
+from flax_mnist import data, idx
+from flax_mnist.config import DatasetName
 from flax_mnist.data import DIGITS, DownloadError, load_dataset
 from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 from flax_mnist.idx import MAX_BYTES, read_idx
+from tests.odd_files import forbidden, link_to_itself, pipe
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such devices")
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 
 
@@ -99,10 +108,13 @@ def damage(idx_dir: Path, name: str, content: bytes) -> Path:
     [
         pytest.param(IMAGES, lambda z: z[:-2000], "damaged gzip", id="truncated gzip"),
         pytest.param(IMAGES, lambda z: flip(gzip.compress(gzip.decompress(z), 0)),
-                     "damaged gzip .*CRC", id="flipped byte"),
-        pytest.param(IMAGES, lambda z: b"", "ends within its header", id="empty file"),
+                     "damaged gzip .*incorrect data check", id="flipped byte"),
+        pytest.param(IMAGES, lambda z: b"", "damaged gzip", id="empty file"),
         pytest.param(IMAGES, lambda z: b"<html>404</html>", "damaged gzip", id="not gzip"),
-        pytest.param(IMAGES, lambda z: z + b"junk", "damaged gzip", id="junk after the gzip"),
+        pytest.param(IMAGES, lambda z: z + b"junk", "more after its end", id="junk after it"),
+        pytest.param(IMAGES, lambda z: z + bytes(512), "more after its end", id="zeros after it"),
+        pytest.param(IMAGES, lambda z: z + gzip.compress(b""), "more after its end",
+                     id="another member after it"),
     ],
 )  # fmt: skip
 def test_damaged_gzip(idx_dir, name, change, says):
@@ -147,20 +159,39 @@ def test_a_gzip_bomb_costs_no_more_than_an_honest_file(tmp_path, monkeypatch):
         file.write(header(10))
         for _ in range(64):
             file.write(bytes(2**20))
-    read = 0
-    original = gzip.GzipFile.read
+    unpacked = []
 
-    def counting(self, size=-1):
-        nonlocal read
-        assert size >= 0
-        chunk = original(self, size)
-        read += len(chunk)
-        return chunk
+    class Counting:
+        def __init__(self, **how):
+            self.real = zlib.decompressobj(**how)
 
-    monkeypatch.setattr(gzip.GzipFile, "read", counting)
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+        def decompress(self, packed, size):
+            unpacked.append(self.real.decompress(packed, size))
+            return unpacked[-1]
+
+    monkeypatch.setattr(
+        idx, "zlib", types.SimpleNamespace(**vars(zlib) | {"decompressobj": Counting})
+    )
     with pytest.raises(DataError, match="holds more"):
         read_idx(path, ndim=1)
-    assert read == 8 + 10 + 1
+    assert sum(map(len, unpacked)) == 8 + 10 + 1
+
+
+@pytest.mark.parametrize("name", ["plain", "packed.gz"])
+def test_a_promise_takes_no_memory(tmp_path, name):
+    content = header(MAX_BYTES) + bytes(1000)
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="holds 1,000"):
+            read_idx(path, ndim=1)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_header_may_not_promise_more_than_any_such_set_has(tmp_path):
@@ -171,14 +202,37 @@ def test_a_header_may_not_promise_more_than_any_such_set_has(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make",
-    [Path.mkdir, lambda path: path.symlink_to(path), lambda path: None],
-    ids=["folder", "link to itself", "missing"],
+    ("make", "says"),
+    [
+        (Path.mkdir, "is no ordinary file"),
+        (link_to_itself, "cannot be read .*symbolic links"),
+        (lambda path: path.symlink_to("nowhere"), "cannot be read .*No such file"),
+    ],
+    ids=["folder", "link to itself", "link to nowhere"],
 )
-def test_unreadable_files(tmp_path, make):
-    make(tmp_path / "file")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_idx(tmp_path / "file", ndim=1)
+def test_what_stands_in_a_files_place(idx_dir, make, says):
+    (idx_dir / LABELS).unlink()
+    make(idx_dir / LABELS)
+    with pytest.raises(DataError, match=f"{LABELS}: {says}"):
+        load_dataset("mnist", idx_dir)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    with pipe(tmp_path / "pipe") as path, pytest.raises(DataError, match="is no ordinary file"):
+        read_idx(path, ndim=1)
+
+
+@POSIX
+def test_a_device_is_not_read():
+    with pytest.raises(DataError, match="/dev/zero: is no ordinary file"):
+        read_idx(Path("/dev/zero"), ndim=1)
+
+
+def test_a_file_that_may_not_be_read_is_named(digits):
+    content = gzip.compress(header(1) + b"7")
+    denied = pytest.raises(DataError, match=f"{LABELS}: cannot be read .Permission denied")
+    with forbidden(LABELS, content) as path, denied:
+        read_idx(path, ndim=1)
 
 
 def test_a_missing_file_is_named(idx_dir):
@@ -187,11 +241,56 @@ def test_a_missing_file_is_named(idx_dir):
         load_dataset("mnist", idx_dir)
 
 
-def test_a_data_dir_must_be_a_folder(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("absent", "No such file"),
+        ("file", "Not a directory"),
+        ("loop", "symbolic links"),
+        ("x" * 300, "name too long"),
+        ("~nobody-of-this-name/data", "No such file"),
+        ("not mine", "Permission denied"),
+    ],
+)
+def test_a_data_dir_must_be_a_folder(tmp_path, name, reason):
     (tmp_path / "file").write_text("")
-    for name in ("absent", "file"):
-        with pytest.raises(RequestError, match="no such folder"):
-            load_dataset("auto", tmp_path / name)
+    link_to_itself(tmp_path / "loop")
+    (tmp_path / "not mine").mkdir(mode=0)
+    folder = name if name.startswith("~") else tmp_path / name
+    someone_else = forbidden("file", b"") if name == "not mine" else contextlib.nullcontext()
+    says = f"is no folder to read .*{reason}.*--data-dir"
+    with someone_else, pytest.raises(RequestError, match=says):
+        load_dataset("auto", folder)
+
+
+# ---- Files of another dataset ---------------------------------------------------------------
+
+
+def test_the_sums_are_those_that_tensorflow_datasets_registers():
+    for name, known in data.LABEL_SUMS.items():
+        registered = [
+            info.checksum
+            for url, info in data._builder(name, None).url_infos.items()
+            if url.endswith("train-labels-idx1-ubyte.gz")
+        ]
+        assert registered == [known]
+    assert set(data.LABEL_SUMS) == set(DatasetName.__args__) - {"auto", "synthetic"}
+
+
+@pytest.mark.parametrize("name", ["auto", "mnist", "kmnist"])
+def test_the_files_of_another_dataset_are_refused(idx_dir, monkeypatch, name):
+    content = (idx_dir / LABELS).read_bytes()
+    monkeypatch.setitem(data.LABEL_SUMS, "fashion_mnist", hashlib.sha256(content).hexdigest())
+    with pytest.raises(
+        RequestError, match=r"is of fashion_mnist, not k?mnist\. Give --dataset fash"
+    ):
+        load_dataset(name, idx_dir)
+    assert load_dataset("fashion_mnist", idx_dir).name == "fashion_mnist"
+
+
+def test_mnists_files_are_not_believed_to_be_fashion(mnist_dir):
+    with pytest.raises(RequestError, match="is of mnist, not fashion_mnist"):
+        load_dataset("fashion_mnist", mnist_dir)
 
 
 # ---- Without MNIST, without its network ------------------------------------------------------
@@ -323,6 +422,21 @@ def test_downloads_through_a_proxy_verifies_and_caches(
     assert mirror.requests == []  # from the cache, without a look at the network
 
 
+def test_a_server_that_sends_nothing_is_given_up_after_a_few_attempts(
+    mirror, tmp_path, monkeypatch
+):
+    asked = []
+
+    def fail(request):
+        asked.append(request.path)
+        request.send_error(503)
+
+    monkeypatch.setattr(mirror, "do_GET", fail)
+    with pytest.raises(DownloadError, match="download of kmnist failed"):
+        load_dataset("kmnist", tmp_path)
+    assert max(collections.Counter(asked).values()) == data.ATTEMPTS
+
+
 def test_a_download_with_a_wrong_sum_is_refused(mirror, tmp_path):
     place = tmp_path / "tfds"
     place.mkdir()
@@ -331,7 +445,8 @@ def test_a_download_with_a_wrong_sum_is_refused(mirror, tmp_path):
     assert mirror.requests
 
 
-def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypatch):
+def prepare(folder: Path, examples: dict[str, list[tuple[np.ndarray, int]]]) -> None:
+    """Has tensorflow-datasets write them as what it takes for MNIST, in array_record."""
     pytest.importorskip("array_record", reason="array_record has no build for this platform")
     import tensorflow_datasets as tfds
 
@@ -340,6 +455,8 @@ def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypat
         Image.fromarray(image).save(file, "png")
         file.seek(0)
         return file
+
+    height, width = examples["train"][0][0].shape
 
     class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("3.0.1")
@@ -350,8 +467,8 @@ def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypat
                 builder=self,
                 features=tfds.features.FeaturesDict(
                     {
-                        "image": tfds.features.Image(shape=(28, 28, 1)),
-                        "label": tfds.features.ClassLabel(num_classes=10),
+                        "image": tfds.features.Image(shape=(height, width, 1)),
+                        "label": tfds.features.Scalar(dtype=np.int64),
                     }
                 ),
             )
@@ -360,25 +477,52 @@ def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypat
             return {split: self._generate_examples(split) for split in ("train", "test")}
 
         def _generate_examples(self, split):
-            pairs = zip(digits[f"{split}_images"][:50], digits[f"{split}_labels"], strict=False)
-            for i, (image, label) in enumerate(pairs):
-                yield i, {"image": png(image), "label": int(label)}
+            for i, (image, label) in enumerate(examples[split]):
+                yield i, {"image": png(image), "label": label}
 
-    Mnist(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    Mnist(data_dir=folder, file_format="array_record").download_and_prepare()
+
+
+def pairs(digits: dict[str, np.ndarray], split: str) -> list[tuple[np.ndarray, int]]:
+    labels = digits[f"{split}_labels"][:50].tolist()
+    return list(zip(digits[f"{split}_images"], labels, strict=False))
+
+
+def test_reads_what_tensorflow_datasets_has_prepared(tmp_path, digits, monkeypatch):
+    prepare(tmp_path, {split: pairs(digits, split) for split in ("train", "test")})
     monkeypatch.setattr(data, "_unreachable", lambda url: pytest.fail("looked at the network"))
     dataset = load_dataset("mnist", tmp_path)
     assert dataset.train.images.shape == (50, 28, 28)
     assert data.find_dataset("mnist") is None  # the default folder has none
     # tensorflow-datasets shuffles what it prepares: compare the sets.
-    assert sorted(image.tobytes() for image in dataset.test.images) == sorted(
-        image.tobytes() for image in digits["test_images"][:50]
-    )
-    by_image = {
-        i.tobytes(): label
-        for i, label in zip(digits["train_images"], digits["train_labels"], strict=True)
-    }
-    for image, label in zip(dataset.train.images, dataset.train.labels, strict=True):
-        assert by_image[image.tobytes()] == label
+    for split, (images, labels) in (("train", dataset.train), ("test", dataset.test)):
+        assert sorted((i.tobytes(), int(n)) for i, n in zip(images, labels, strict=True)) == sorted(
+            (i.tobytes(), n) for i, n in pairs(digits, split)
+        )
+
+
+@pytest.mark.parametrize(
+    ("image", "label", "says"),
+    [
+        (np.zeros((28, 28), np.uint8), 10, "label 10 at 0; they must be 0 to 9"),
+        (np.zeros((28, 28), np.uint8), -1, "label -1 at 0"),
+        (np.zeros((14, 56), np.uint8), 1, "its images are 14x56, not 28x28"),
+    ],
+)
+def test_what_is_prepared_is_not_believed(tmp_path, image, label, says):
+    prepare(tmp_path, {split: [(image, label)] for split in ("train", "test")})
+    with pytest.raises(DataError, match=says):
+        load_dataset("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
+def test_a_damaged_preparation_is_named(tmp_path, content):
+    place = tmp_path / "mnist" / "3.0.1"
+    place.mkdir(parents=True)
+    for name in ("dataset_info.json", "features.json"):
+        (place / name).write_text(content)
+    with pytest.raises(DataError, match=f"{tmp_path}: what it has of mnist cannot be read"):
+        load_dataset("mnist", tmp_path)
 
 
 def test_a_dataset_that_needs_tensorflow_is_no_obstacle(mirror, idx_dir, tmp_path, monkeypatch):

@@ -25,7 +25,6 @@ from flax_mnist.data import Dataset, Split
 from flax_mnist.images import read_image
 from flax_mnist.interop import load_weights
 from flax_mnist.model import MLP, make_model
-from flax_mnist.run_dir import Record
 from flax_mnist.train import Metrics
 from tests.conftest import write_idx_dir
 
@@ -59,6 +58,19 @@ def page_file(run) -> Path:
     return path
 
 
+UNUSUAL = Config(hidden_sizes=(20, 30, 7), precision="bfloat16")
+
+
+@pytest.fixture(scope="module")
+def unusual_file(tmp_path_factory, digits) -> Path:
+    """The page of a network of another shape, on synthetic digits, all of which it recognises."""
+    path = tmp_path_factory.mktemp("unusual") / "report.html"
+    certain = np.eye(10)[digits["test_labels"]]
+    page = render(digits, UNUSUAL, dataset_name="synthetic", probabilities=certain)
+    path.write_text(page, "utf-8")
+    return path
+
+
 def render(digits, config: Config | None = None, **change: object) -> str:
     """The page of a network that has learned nothing, on the small set."""
     config = config or Config()
@@ -72,12 +84,13 @@ def render(digits, config: Config | None = None, **change: object) -> str:
     probabilities = np.asarray(predict(params, test.images, model=make_model(config)))
     values: dict[str, Any] = {
         "name": "a run",
-        "record": Record(config, dataset_name, "somewhere", None, names),
+        "config": config,
         "environment": {"device": "cpu: cpu"},
         "metrics": [Metrics(1, 16, 2.3, 2.2, 0.1, 0.5, 2000.0)],
         "dataset": Dataset(dataset_name, "somewhere", names, train, test),
-        "results": report.Results(2.2, 0.1, probabilities),
-        "network": report.network(params),
+        "loss": 2.2,
+        "probabilities": probabilities,
+        "network": report.embedded(params),
     }
     return report.page(**values | change)
 
@@ -94,8 +107,8 @@ def text_of(page: str) -> str:
 def test_the_runs_figures_stand_in_it(run, page_file, params, digits):
     text = text_of(page_file.read_text("utf-8"))
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert f"{last['test_accuracy']:.2%} test accuracy" in swapped(text)
-    assert f"{last['test_loss']:.4f} test loss, nats" in swapped(text)
+    assert f"test accuracy {last['test_accuracy']:.2%}" in text
+    assert f"test loss, nats {last['test_loss']:.4f}" in text
     assert "784-128-64-10 MLP on mnist: 1,000 training and 200 test images" in text
     assert "learning rate 0.05" in text
     assert "hidden sizes 128 64" in text
@@ -109,11 +122,6 @@ def test_the_runs_figures_stand_in_it(run, page_file, params, digits):
     assert shown == [(str(labels[i]), str(said[i]), f"{probabilities[i].max():.1%}") for i in wrong]
 
 
-def swapped(text: str) -> str:
-    """With the scores before their names, as they are shown."""
-    return re.sub(r"(test accuracy|test loss, nats) (\S+)", r"\2 \1", text)
-
-
 def test_mistakes_are_shown_as_they_are(page_file, digits):
     page = page_file.read_text("utf-8")
     shown = re.findall(r'alt="test image (\d+)".*?base64,([^"]+)"', page)
@@ -123,19 +131,12 @@ def test_mistakes_are_shown_as_they_are(page_file, digits):
         np.testing.assert_array_equal(pixels, digits["test_images"][int(index)])
 
 
-def test_a_run_without_mistakes_says_so(digits):
-    certain = np.eye(10)[digits["test_labels"]]
-    assert "There are none." in render(digits, results=report.Results(0.0, 1.0, certain))
-
-
-def test_synthetic_digits_cannot_be_taken_for_mnist(page_file, digits):
-    assert "This is not MNIST." in text_of(render(digits, dataset_name="synthetic"))
-    assert "This is not MNIST." not in text_of(page_file.read_text("utf-8"))
-
-
-def test_bfloat16_is_said_to_be_less_exact(page_file, digits):
-    assert "some tenths" in text_of(render(digits, Config(precision="bfloat16")))
-    assert "are those of flax-mnist predict." in text_of(page_file.read_text("utf-8"))
+def test_what_is_said_only_where_it_holds(page_file, unusual_file):
+    usual, unusual = (text_of(file.read_text("utf-8")) for file in (page_file, unusual_file))
+    for words in ("This is not MNIST.", "There are none.", "some tenths"):
+        assert words in unusual
+        assert words not in usual
+    assert "are those of flax-mnist predict." in usual
 
 
 def test_the_weights_are_the_runs_bit_for_bit(page_file, run):
@@ -172,20 +173,24 @@ def test_nothing_in_it_is_elsewhere(page_file):
         (["run", "--output", "none/a.html"], 2, "there is no folder"),
         (["run", "--data-dir", "none", "--output", "a.html"], 2, "none: "),
         (["idx", "--output", "a.html"], 2, "idx: is no run folder"),
+        (["run/weights.safetensors", "--output", "a.html"], 2, "safetensors: is no run folder"),
         (["imported", "--output", "a.html"], 2, "imported: holds no training run"),
-        (["without", "--output", "a.html"], 1, "it has no environment"),
+        (["early", "--output", "a.html"], 2, "early: has not finished its first epoch"),
+        (["damaged", "--output", "a.html"], 1, "config.json: damaged: it has no environment"),
     ],
-    ids=["output", "data", "no run", "imported", "no environment"],
+    ids=["output", "data", "no run", "a file", "imported", "early", "damaged"],
 )
 def test_refusals_take_a_line_and_leave_nothing(run, monkeypatch, capsys, arguments, code, says):
     monkeypatch.chdir(run.parent)
-    if arguments[0] == "imported" and not Path("imported").exists():
+    if arguments[0] == "imported":
         assert main(["import", "run/weights.safetensors", "--run-dir", "imported"]) == 0
-    if arguments[0] == "without":
-        shutil.copytree("run", "without")
-        config = json.loads(Path("without/config.json").read_text())
-        del config["environment"]
-        Path("without/config.json").write_text(json.dumps(config))
+    elif arguments[0] == "early":
+        shutil.copytree("run", "early")
+        Path("early/metrics.jsonl").write_text("")
+    elif arguments[0] == "damaged":
+        shutil.copytree("run", "damaged")
+        config = json.loads(Path("damaged/config.json").read_text())
+        Path("damaged/config.json").write_text(json.dumps(config | {"environment": None}))
     assert main(["report", *arguments]) == code
     error = capsys.readouterr().err
     assert says in error
@@ -196,10 +201,10 @@ def test_refusals_take_a_line_and_leave_nothing(run, monkeypatch, capsys, argume
 def test_a_network_that_no_browser_would_open_is_refused(monkeypatch):
     params = init_state(Config()).params
     monkeypatch.setattr(report, "MAX_WEIGHTS", 109_386)
-    report.network(params)
+    report.embedded(params)
     monkeypatch.setattr(report, "MAX_WEIGHTS", 109_385)
     with pytest.raises(report.RequestError, match=r"has 109,386 weights; a report can hold 109,3"):
-        report.network(params)
+        report.embedded(params)
 
 
 # ---- In a browser ---------------------------------------------------------------------------
@@ -260,7 +265,7 @@ def draw(page: Any, points: list[tuple[float, float]]) -> None:
     page.mouse.move(*first)
     page.mouse.down()
     for point in others:
-        page.mouse.move(*point, steps=8)
+        page.mouse.move(*point, steps=3)
     page.mouse.up()
     settle(page)
 
@@ -289,13 +294,15 @@ def shown_probabilities(page: Any) -> list[float]:
     return [float(value) for value in values]
 
 
-@pytest.mark.parametrize("sizes", [None, (20, 30, 7)], ids=str)
-def test_the_network_in_the_page_is_predict(visit, page_file, params, digits, tmp_path, sizes):
+@pytest.mark.parametrize("network", ["trained", "of another shape"])
+def test_the_network_in_the_page_is_predict(
+    visit, page_file, params, unusual_file, digits, network
+):
     """Largest difference in ten probabilities: 1e-5, some twenty float32 rounding errors."""
-    config = Config(hidden_sizes=sizes or Config.hidden_sizes)
-    if sizes:
-        page_file, params = tmp_path / "other.html", init_state(config).params
-        page_file.write_text(render(digits, config), "utf-8")
+    config = Config()
+    if network == "of another shape":
+        page_file, params = unusual_file, init_state(UNUSUAL).params
+        config = Config(hidden_sizes=UNUSUAL.hidden_sizes)  # the page does not round to bfloat16
     noise = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
     flat = np.stack([np.zeros((28, 28), np.uint8), np.full((28, 28), 255, np.uint8)])
     images = np.concatenate([digits["test_images"][:20], noise, flat])
@@ -316,10 +323,10 @@ def test_a_drawing_is_seen_as_python_sees_it(visit, page_file, params, tmp_path)
         (tmp_path / "drawn.png").write_bytes(picture(page, "drawing"))
         expected = read_image(tmp_path / "drawn.png")
         # From version 13 on Pillow scales slim pictures first vertically, then horizontally: the
-        # filter's overshoot is cut off elsewhere, and a few grey levels of 255 differ.
+        # filter's overshoot is cut off elsewhere. Of 255 grey levels a third differs on average.
         difference = np.abs(image.astype(float) - expected)
-        assert difference.max() <= 6
-        assert difference.mean() <= 0.25
+        assert difference.max() <= 20
+        assert difference.mean() <= 0.3
 
         probabilities, theirs = np.asarray(
             predict(params, np.stack([image, expected]), model=MLP())

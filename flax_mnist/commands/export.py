@@ -27,17 +27,19 @@ class Export:
 
     def run(self) -> None:
         """Writes the file."""
+        import jax
+
         from flax_mnist import exports
         from flax_mnist.commands import trained as trained_weights
         from flax_mnist.files import write_atomically
 
         trained = trained_weights.load(self.weights, self.machine)
+        said = f"Written to {self.output}"
         if self.format == "stablehlo":
             content = exports.to_stablehlo(trained.params, trained.model)
-            remark = (
-                f". With jax and flatbuffers alone, this calls it:\n{exports.caller(self.output)}"
-            )
+            said += f". This calls it, with flatbuffers and jax {jax.__version__} or newer alone:\n"
+            said += exports.caller(self.output)
         else:
-            content, remark = exports.to_safetensors(trained.params), ""
+            content = exports.to_safetensors(trained.params)
         write_atomically(self.output, content)
-        terminal.say(f"Written to {self.output}{remark}")
+        terminal.say(said)

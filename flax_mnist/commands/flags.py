@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 from flax_mnist.config import Config, DatasetName
+from flax_mnist.errors import RequestError
 
 if TYPE_CHECKING:
     import jax
@@ -37,11 +39,75 @@ class Machine:
     """Device to run on; auto is JAX's choice: TPU, else GPU, else CPU."""
     no_compilation_cache: bool = False
     """Do not keep compiled programs in the user's cache folder for the next start."""
+    deterministic: bool = False
+    """Make a GPU give the same bits each time, as a CPU does anyway."""
     debug: bool = False
     """Show the traceback of an error."""
 
-    def start(self, config: Config) -> jax.Device:
+    def start(self, config: Config, cpu_devices: int = 1) -> jax.Device:
         """Makes JAX's settings, and returns the device that everything runs on."""
         from flax_mnist import runtime
 
-        return runtime.start(self.device, config.precision, not self.no_compilation_cache)
+        return runtime.start(
+            self.device,
+            config.precision,
+            not self.no_compilation_cache,
+            self.deterministic,
+            cpu_devices,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Devices and processes that share each batch."""
+
+    num_devices: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="N", help_behavior_hint="(default: all accelerators; one CPU)"),
+    ] = None
+    """Devices of each process to train on."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS:PORT")] = None
+    """Where process 0 listens for the others, if several processes train together."""
+    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many they are."""
+    process_id: Annotated[int | None, tyro.conf.arg(metavar="I")] = None
+    """Which of them this is, from 0."""
+    distributed: Literal["off", "auto"] = "off"
+    """auto has JAX find these three out: from Slurm, Open MPI, Kubernetes or Cloud TPU."""
+    peer_timeout: Annotated[int, tyro.conf.arg(metavar="SECONDS")] = 40
+    """How long to wait for a process that does not answer, before all end."""
+
+    def __post_init__(self) -> None:
+        if self.num_devices is not None and self.num_devices < 1:
+            raise RequestError(f"num-devices is {self.num_devices}; it must be at least 1.")
+        if not 1 <= self.peer_timeout <= 3600:
+            raise RequestError(f"peer-timeout is {self.peer_timeout}; it must be 1 to 3600.")
+        given = (self.coordinator, self.num_processes, self.process_id)
+        if self.distributed == "auto":
+            if given != (None, None, None):
+                raise RequestError("--distributed auto finds out the other flags: give it alone.")
+            return
+        if None in given and given != (None, None, None):
+            raise RequestError("--coordinator, --num-processes and --process-id: give all three.")
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
+            return
+        if not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+            raise RequestError(f"coordinator is {self.coordinator!r}; it must be ADDRESS:PORT.")
+        if not 0 <= self.process_id < self.num_processes:
+            raise RequestError(
+                f"process-id is {self.process_id}; it must be from 0 to num-processes - 1, "
+                f"and num-processes is {self.num_processes}."
+            )
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether several processes train together."""
+        return self.distributed == "auto" or self.coordinator is not None
+
+    def join(self) -> None:
+        """Meets the other processes, if there are any."""
+        if self.is_joint:
+            from flax_mnist import hosts
+
+            cluster = hosts.Cluster(self.coordinator, self.num_processes, self.process_id)
+            hosts.join(cluster, self.peer_timeout)

@@ -32,7 +32,7 @@ class Inspect:
         self.machine.start(self.config)
         if "layers" in self.sections:
             _title(f"The layers, for a batch of {self.config.batch_size:,}")
-            terminal.say(inspection.tabulate(self.config))
+            terminal.say(inspection.tabulate(self.config) + "\n")
         traced = inspection.trace_step(self.config)
         if "jaxpr" in self.sections:
             _title("The jaxpr: train_step as JAX traces it")
@@ -40,7 +40,7 @@ class Inspect:
                 "A pure function from state, images and labels to the next state and the loss.\n"
                 "value_and_grad has been at work: the backward pass is already written out.\n"
             )
-            terminal.say(traced.jaxpr.pretty_print(use_color=False))
+            terminal.say(traced.jaxpr.pretty_print(use_color=False) + "\n")
         compiled = inspection.compile_step(traced)
         if "products" in self.sections:
             _title("The matrix products of the optimised HLO, in its order")
@@ -49,7 +49,7 @@ class Inspect:
                 "\nBy: what the HLO says computes it. A plain dot is left to XLA's backend.\n"
                 "The whole HLO is written to DIR by XLA_FLAGS=--xla_dump_to=DIR, with\n"
                 "--no-compilation-cache; the StableHLO between it and the jaxpr is\n"
-                "flax_mnist.inspection.trace_step(config).lower().as_text()."
+                "flax_mnist.inspection.trace_step(config).lower().as_text().\n"
             )
         if "cost" in self.sections:
             _title("What a step costs")
@@ -57,7 +57,7 @@ class Inspect:
 
 
 def _title(text: str) -> None:
-    terminal.say(f"\n{text}\n{'=' * len(text)}\n")
+    terminal.say(f"{text}\n{'=' * len(text)}\n")
 
 
 def _product_table(compiled: Compiled) -> Table:

@@ -11,7 +11,7 @@ import tyro
 
 from flax_mnist import terminal
 from flax_mnist.commands.flags import Machine, RunDataDir
-from flax_mnist.errors import FlaxMnistError
+from flax_mnist.errors import FlaxMnistError, RequestError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,27 +35,30 @@ class Report:
         from flax_mnist.evaluation import evaluate, predict
         from flax_mnist.files import write_atomically
 
+        if not self.run_dir.is_dir():
+            raise RequestError(f"{self.run_dir}: is no run folder.")
         with terminal.warnings_at_both_ends():
             record = run_dir.read_config(self.run_dir)
             metrics = run_dir.read_metrics(self.run_dir)
+            if not metrics:
+                raise RequestError(f"{self.run_dir}: has not finished its first epoch.")
             environment = report.read_environment(self.run_dir)
             trained = trained_weights.load(self.run_dir, self.machine)
-            network = report.network(trained.params)  # refuses before anything takes long
+            network = report.embedded(trained.params)  # refuses before anything takes long
             dataset = trained_weights.load_images(None, self.data_dir, record)
             score = evaluate(trained.params, *dataset.test, model=trained.model)
-            loss, accuracy = map(float, score)
+            loss = float(score.loss)
             if not math.isfinite(loss):
                 raise FlaxMnistError(f"{self.run_dir}: its test loss is {loss}; it did not learn.")
-            probabilities = np.asarray(
-                predict(trained.params, dataset.test.images, model=trained.model)
-            )
+            rows = predict(trained.params, dataset.test.images, model=trained.model)
             page = report.page(
                 self.run_dir.resolve().name,
-                record,
+                record.config,
                 environment,
                 metrics,
                 dataset,
-                report.Results(loss, accuracy, probabilities),
+                loss,
+                np.asarray(rows),
                 network,
             )
             # A folder's name need not be text.

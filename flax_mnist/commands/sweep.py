@@ -30,7 +30,7 @@ ROWS, PICTURE, BEST = "sweep.jsonl", "loss.png", "best"
 
 @dataclasses.dataclass(frozen=True)
 class Common(Config):
-    """What all members have in common, as flags."""
+    """What all members have in common."""
 
     learning_rate: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.learning_rate
     momentum: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.momentum
@@ -68,23 +68,23 @@ class Sweep:
 
         config = Config(**dataclasses.asdict(self.config))
         members = sweep.combinations(config, self.learning_rates, self.momenta, self.seeds)
-        sweep.a_device_a_core(len(members))
-        device = self.machine.start(config)
+        device = self.machine.start(config, sweep.cpu_devices(len(members)))
         with terminal.warnings_at_both_ends():
             dataset = load_dataset(self.dataset, self.data_dir)
             path = run_dir.create(self.run_dir, f"sweep-{dataset.name}")
-            _claim(path)
-            rows, outcomes = self._train(members, dataset, device, path)
-            best = min(outcomes, key=lambda outcome: outcome.rank)
-            terminal.say(terminal.sweep_table(outcomes, best, dataset.test.labels))
-            if best.best is None:
-                raise FlaxMnistError(
-                    "Every member diverged: the steps are too large. "
-                    f"Try --learning-rates below {min(self.learning_rates):g}."
-                )
-            _save_best(path / BEST, best.best, rows, self, dataset, device)
-            plots.save(sweep_plot.draw_sweep(rows), path / PICTURE)
-            terminal.say(f"Saved in {path}, the best member in {path / BEST}")
+            with run_dir.only_writer(path):
+                _require_no_sweep(path)
+                rows, outcomes = self._train(members, dataset, device, path)
+                best = min(outcomes, key=lambda outcome: outcome.rank)
+                terminal.say(terminal.sweep_table(outcomes, best, dataset.test.labels))
+                if best.best is None:
+                    raise FlaxMnistError(
+                        "Every member diverged: the steps are too large. "
+                        f"Try --learning-rates below {min(self.learning_rates):g}."
+                    )
+                _save_best(path / BEST, best.best, rows, self, dataset, device)
+                plots.save(sweep_plot.draw_sweep(rows), path / PICTURE)
+                terminal.say(f"Saved in {path}, the best member in {path / BEST}")
 
     def _train(
         self, members: Sequence[Config], dataset: Dataset, device: jax.Device, path: Path
@@ -112,15 +112,9 @@ class Sweep:
         return rows, list(outcomes.values())
 
 
-def _claim(path: Path) -> None:
-    """Makes the file of a new sweep in its folder."""
-    from flax_mnist import run_dir
-
-    run_dir.require_no_run(path / BEST)
-    try:
-        (path / ROWS).touch(exist_ok=False)
-    except FileExistsError as error:
-        raise RequestError(f"{path}: holds a sweep already. Give another --run-dir.") from error
+def _require_no_sweep(path: Path) -> None:
+    if (path / ROWS).exists() or (path / BEST).exists():
+        raise RequestError(f"{path}: holds a sweep already. Give another --run-dir.")
 
 
 def _append(file: Path, rows: Rows, dataset_name: str) -> None:
@@ -148,9 +142,14 @@ def _save_best(
 
     config, params = best
     run_dir.create(path, dataset.name)
-    checkpoints = run_dir.Checkpoints(Checkpoints.checkpoint_every, Checkpoints.keep)
     record = run_dir.Record(
-        config, dataset.name, dataset.source, command.data_dir, dataset.class_names, checkpoints
+        config,
+        dataset.name,
+        dataset.source,
+        command.data_dir,
+        dataset.class_names,
+        run_dir.Checkpoints(Checkpoints.checkpoint_every, Checkpoints.keep),
+        command.machine.deterministic,
     )
     run_dir.write_config(path, record, device)
     for metrics in (metrics for member, metrics in rows if member == config):

@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from flax_mnist import signals, terminal
-from flax_mnist.commands.flags import DataDir, Machine, directory
+from flax_mnist.commands.flags import Cluster, DataDir, Machine, directory
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import RequestError, StoppedError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from flax_mnist.data import Dataset
     from flax_mnist.observers import Observer
+    from flax_mnist.run_dir import Record
     from flax_mnist.train import Progress
 
 
@@ -97,6 +99,7 @@ class Train:
     """Train for two steps and write no files."""
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     output: Output = dataclasses.field(default_factory=Output)
+    cluster: Cluster = dataclasses.field(default_factory=Cluster)
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     @property
@@ -106,12 +109,10 @@ class Train:
 
     def own_defaults(self) -> Train:
         """The flags as a run was started with, whose settings these shall have."""
-        from flax_mnist import run_dir
-
         path = self.run_dir if self.checkpoints.resume else self.like
         if path is None:
             raise RequestError("--resume needs the --run-dir of the run to go on with.")
-        record = run_dir.read_config(path)
+        record = self._read_config(path)
         if record.checkpoints is None:
             raise RequestError(f"{path}: was not trained here: only its weights are known.")
         every, keep = record.checkpoints
@@ -120,25 +121,59 @@ class Train:
             dataset=record.dataset,
             data_dir=record.data_dir,
             checkpoints=Checkpoints(False, every, keep),
+            machine=Machine(deterministic=record.deterministic),
         )
+
+    def _read_config(self, path: Path) -> Record:
+        """The record of an old run, in every process that of the first: it has the folder."""
+        from flax_mnist import run_dir
+
+        if not self.cluster.is_joint:
+            return run_dir.read_config(path)
+        from flax_mnist import hosts
+
+        with hosts.whoever_fails_leaves():
+            self._start()
+            with hosts.watch_others(self.cluster.peer_timeout):
+                text = hosts.text_from_first(lambda: run_dir.read_config_text(path))
+        return run_dir.parse_config(text, path)
+
+    def _start(self) -> jax.Device:
+        """Meets the other processes, and makes JAX's settings."""
+        self.cluster.join()
+        return self.machine.start(self.config, self.cluster.num_devices or 1)
 
     def run(self) -> None:
         """Trains, with a line for each epoch."""
-        from flax_mnist import run_dir
+        from flax_mnist import hosts
+
+        with hosts.whoever_fails_leaves():
+            self._run()
+            hosts.part()
+
+    def _run(self) -> None:
+        from flax_mnist import hosts, run_dir, sharding
         from flax_mnist.data import load_dataset
 
-        resume = self.checkpoints.resume
-        if resume:
-            _require_the_runs_settings(self)
-        elif self.run_dir is not None:
-            run_dir.require_no_run(self.run_dir)  # before the data are loaded
-        device = self.machine.start(self.config)
-        with terminal.warnings_at_both_ends():
+        device = self._start()
+        devices = sharding.choose_devices(device, self.cluster.num_devices)
+        with hosts.watch_others(self.cluster.peer_timeout):
+            hosts.meet()
+            if self.checkpoints.resume:
+                _require_the_runs_settings(self)
+            elif self.run_dir is not None:
+                folder = self.run_dir
+                hosts.on_first(lambda: run_dir.require_no_run(folder))  # before data are loaded
+        with terminal.warnings_at_both_ends(), sharding.over(devices):
+            hosts.silence_others()
             dataset = load_dataset(self.dataset, self.data_dir)
-            if self.dry_run:
-                return self._try(dataset, device)
-            path = run_dir.create(self.run_dir, dataset.name, resume)
-            with run_dir.only_writer(path), ThreadPoolExecutor(max_workers=1) as background:
+            hosts.meet()  # however long the others take for that
+            with contextlib.ExitStack() as stack:
+                renew = stack.enter_context(hosts.watch_others(self.cluster.peer_timeout))
+                if self.dry_run:
+                    return self._try(dataset, device)
+                path = Path(hosts.text_from_first(lambda: str(self._folder(dataset.name, stack))))
+                background = stack.enter_context(ThreadPoolExecutor(max_workers=1))
                 # While XLA compiles there is a core for what is needed later.
                 identity = background.submit(_identity, self.config, dataset)
                 progress = self._first_progress(path, identity)
@@ -148,14 +183,27 @@ class Train:
                         "A higher --epochs trains it further."
                     )
                     return None
-                self._write_config(path, dataset, device)
+                if hosts.is_first():
+                    self._write_config(path, dataset, device)
                 self._tell(terminal.header(self.config, dataset, progress.state.params, device))
-                self._train(path, dataset, progress, identity)
+                self._train(path, dataset, progress, identity, renew)
                 self._tell(f"Saved in {path}")
         return None
 
+    def _folder(self, dataset_name: str, stack: contextlib.ExitStack) -> Path:
+        """The run folder, with nobody else writing there until the stack is left."""
+        from flax_mnist import run_dir
+
+        path = run_dir.create(self.run_dir, dataset_name, self.checkpoints.resume)
+        stack.enter_context(run_dir.only_writer(path))
+        if not self.checkpoints.resume:
+            run_dir.require_no_run(path)  # now that nobody else can make one
+        return path
+
     def _tell(self, what: str) -> None:
-        if not (self.output.quiet or self.output.json):
+        from flax_mnist import hosts
+
+        if hosts.is_first() and not (self.output.quiet or self.output.json):
             terminal.say(what)
 
     def _try(self, dataset: Dataset, device: jax.Device) -> None:
@@ -177,15 +225,31 @@ class Train:
                 self._tell(f"Dry run, two steps: {terminal.epoch_line(metrics, 1)}")
 
     def _first_progress(self, path: Path, identity: Future[dict[str, Any]]) -> Progress:
-        """The beginning, or where the run in the folder stands; its metrics end there too."""
-        from flax_mnist import run_dir, train
+        """The beginning, or where the run in the folder stands: the same in all processes."""
+        from flax_mnist import hosts, sharding, train
 
         beginning = train.begin(self.config)
-        if not self.checkpoints.resume:
-            run_dir.require_no_run(path)  # now that nobody else can make one
+        if hosts.are_many():
+            hosts.require_same(
+                [identity.result(), self.config.epochs, self.checkpoints.checkpoint_every]
+            )
+        elif not self.checkpoints.resume:
             return beginning
-        from flax_mnist import checkpoint
+        progress = hosts.tree_from_first(lambda: self._stand(path, beginning, identity), beginning)
+        return progress._replace(
+            state=sharding.replicate(progress.state),
+            losses=sharding.replicate(progress.losses),
+            epoch=int(progress.epoch),
+            step=int(progress.step),
+            seconds=float(progress.seconds),
+        )
 
+    def _stand(self, path: Path, beginning: Progress, identity: Future[dict[str, Any]]) -> Progress:
+        """Where the run in the folder stands; its metrics end there too."""
+        from flax_mnist import checkpoint, run_dir
+
+        if not self.checkpoints.resume:
+            return beginning
         progress = checkpoint.restore(path, beginning, identity.result())
         if progress is None:
             self._tell(f"{path} has no checkpoint yet: starting from the beginning.")
@@ -198,16 +262,27 @@ class Train:
 
         kept = run_dir.Checkpoints(self.checkpoints.checkpoint_every, self.checkpoints.keep)
         record = run_dir.Record(
-            self.config, dataset.name, dataset.source, self.data_dir, dataset.class_names, kept
+            self.config,
+            dataset.name,
+            dataset.source,
+            self.data_dir,
+            dataset.class_names,
+            kept,
+            self.machine.deterministic,
         )
         run_dir.write_config(path, record, device)
 
     def _train(
-        self, path: Path, dataset: Dataset, first: Progress, identity: Future[dict[str, Any]]
+        self,
+        path: Path,
+        dataset: Dataset,
+        first: Progress,
+        identity: Future[dict[str, Any]],
+        renew: Callable[[], None],
     ) -> None:
-        from flax_mnist import checkpoint, plots, run_dir, train
+        from flax_mnist import checkpoint, hosts, plots, run_dir, train
 
-        config = self.config
+        config, is_first = self.config, hosts.is_first()
         n = len(dataset.train.labels)
         steps = train.steps_per_epoch(config, n)
         every = self.checkpoints.steps(steps)
@@ -217,18 +292,20 @@ class Train:
         self._tell(f"Compiled in {time.perf_counter() - start:.2f} s")
         step = first.epoch * steps + first.step
         with contextlib.ExitStack() as stack:
-            observers = self._observers(path, dataset, first, stack)
+            observers = self._observers(path, dataset, first, stack) if is_first else []
             bar = terminal.progress_bar(config.epochs * steps, step)
-            advance = stack.enter_context(bar)
+            advance = stack.enter_context(bar) if is_first else lambda _: None
             received = stack.enter_context(signals.patience())
             for progress, metrics in train.fit(config, dataset, first, run_chunk, chunk):
+                renew()
                 before, step = step, progress.epoch * steps + progress.step
                 if metrics:
                     for observe in observers:
                         observe(progress, metrics)
                 advance(step)
-                signum, done = received(), progress.epoch == config.epochs
-                if signum or done or step // every > before // every:
+                # A signal to one process stops all, after the same step.
+                signum, done = hosts.largest(received() or 0), progress.epoch == config.epochs
+                if is_first and (signum or done or step // every > before // every):
                     checkpoint.save(path, step, progress, identity.result(), self.checkpoints.keep)
                 if signum:
                     raise StoppedError(
@@ -236,6 +313,8 @@ class Train:
                         f"Go on with: flax-mnist train --resume --run-dir {shlex.quote(str(path))}",
                         128 + signum,
                     )
+        if not is_first:
+            return
         curves = plots.draw_curves({path.name: run_dir.read_metrics(path)})
         plots.save(curves, path / run_dir.CURVES)
 

@@ -1,0 +1,274 @@
+"""Several processes, on one machine or many, that train one network together.
+
+Process 0 prints and writes; all of them read the images and compute. A process that is lost ends
+the others: at once, where it was killed, after a time limit where it only answers no more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flax_mnist import terminal
+from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
+
+Tree = TypeVar("Tree")
+
+MARGIN = 10
+"""Seconds by which JAX's own limits are longer: it ends a process with a page of C++ names."""
+
+_LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadline", re.IGNORECASE)
+"""What errors of communication are about, whatever their class."""
+
+
+_joined = False
+
+
+class Cluster(NamedTuple):
+    """The processes of a training: three values that they are given, or else find out."""
+
+    coordinator: str | None = None
+    """`ADDRESS:PORT` of process 0."""
+    processes: int | None = None
+    process_id: int | None = None
+
+
+def join(cluster: Cluster, limit: int) -> None:
+    """Meets the other processes. Must come before JAX's first use; further calls do nothing.
+
+    Args:
+        cluster: with nothing in it JAX asks Slurm, Open MPI, Kubernetes or Cloud TPU.
+        limit: seconds to wait for the others, here and later.
+
+    Raises:
+        RequestError: there is nothing to ask, or process 0 cannot listen at the address.
+    """
+    global _joined
+    if _joined:
+        return
+    # It would take SIGTERM from `signals`.
+    jax.config.update("jax_enable_preemption_service", False)
+    where = cluster.coordinator or "the coordinator"
+    missing = (
+        f"not all processes came to {where} within {limit} s. Each needs the same --coordinator "
+        "and --num-processes and a --process-id of its own."
+    )
+    with watch(limit, missing):
+        try:
+            jax.distributed.initialize(
+                *cluster,
+                initialization_timeout=limit + MARGIN,
+                heartbeat_timeout_seconds=limit + MARGIN,
+                shutdown_timeout_seconds=limit + MARGIN,
+                # By itself it listens on all interfaces.
+                coordinator_bind_address=cluster.coordinator,
+            )
+        except ValueError as error:
+            raise RequestError(
+                "--distributed auto: found neither Slurm, Open MPI, Kubernetes nor Cloud TPU. "
+                "Give --coordinator, --num-processes and --process-id."
+            ) from error
+        except RuntimeError as error:
+            raise RequestError(f"--coordinator {where}: cannot listen there ({error}).") from error
+    _joined = True
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes: the only one, or process 0."""
+    return not _joined or jax.process_index() == 0
+
+
+def are_many() -> bool:
+    """Whether several processes train together."""
+    return bool(jax.process_count() > 1)
+
+
+def part() -> None:
+    """Ends what `join` began, when all processes are done."""
+    jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def whoever_fails_leaves() -> Iterator[None]:
+    """A process that fails within ends without waiting for the others, which may be gone.
+
+    Raises:
+        FlaxMnistError: another process is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _joined:
+            raise
+        # The handlers registered before, JAX's among them, would wait for the others.
+        atexit.register(_leave, getattr(error, "exit_code", 1))
+        if not isinstance(error, FlaxMnistError) and _LOST.search(str(error)):
+            reason = str(error).splitlines()[0]
+            raise FlaxMnistError(
+                f"process {jax.process_index()}: another process is gone ({reason}). "
+                "Go on with --resume, with any number of processes."
+            ) from error
+        raise
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    if is_first():
+        time.sleep(1)  # When process 0 is gone, JAX aborts the others: they may speak first.
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
+    """Ends the process with a complaint, exit code 1, if the block takes longer than a limit.
+
+    The yielded function sets the clock back to zero.
+
+    Args:
+        limit: seconds.
+        complaint: what is wrong then, and the remedy.
+    """
+    renewed, ended = threading.Event(), False
+
+    def wait() -> None:
+        while renewed.wait(limit):
+            if ended:
+                return
+            renewed.clear()
+        terminal.leave(f"flax-mnist: {complaint}")
+        _leave(1)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield renewed.set
+    finally:
+        ended = True
+        renewed.set()
+
+
+@contextlib.contextmanager
+def watch_others(limit: float) -> Iterator[Callable[[], None]]:
+    """`watch`, where there are other processes to wait for."""
+    if not are_many():
+        yield lambda: None
+        return
+    complaint = (
+        f"process {jax.process_index()}: another process did not answer for {limit:g} s. "
+        "Go on with --resume, with any number of processes."
+    )
+    with watch(limit, complaint) as renew:
+        yield renew
+
+
+def silence_others() -> None:
+    """No process but the first warns: all of them would say the same."""
+    if not is_first():
+        warnings.simplefilter("ignore", FlaxMnistWarning)
+
+
+# ---- Agreement ------------------------------------------------------------------------------
+
+
+def meet() -> None:
+    """Waits for the others to be here too."""
+    largest(0)
+
+
+def largest(number: int) -> int:
+    """The largest of the processes' numbers, each given its own."""
+    if not are_many():
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
+def on_first(action: Callable[[], Tree]) -> Tree | None:
+    """What `action` returns where this process is the first; None elsewhere.
+
+    Raises:
+        FlaxMnistError: in the first process what `action` raises, in the others that it did.
+    """
+    result, failure = None, None
+    if is_first():
+        try:
+            result = action()
+        except FlaxMnistError as error:
+            failure = error
+    if largest(failure is not None):
+        raise failure or FlaxMnistError(f"process {jax.process_index()}: process 0 has failed.")
+    return result
+
+
+def tree_from_first(make: Callable[[], Tree], like: Tree) -> Tree:
+    """The pytree of numbers and arrays that `make` returns in the first process, bit for bit.
+
+    Args:
+        make: called there alone.
+        like: a pytree of the same structure, shapes and dtypes.
+
+    Raises:
+        FlaxMnistError: see `on_first`.
+    """
+    made = on_first(make)
+    if not are_many():
+        return like if made is None else made
+    leaves, structure = jax.tree.flatten(like if made is None else made)
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    # As bytes: a broadcast is a sum with zeros, and -0.0 + 0.0 is 0.0.
+    sent = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
+    content = np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes()
+    received, at = [], 0
+    for array in arrays:
+        flat = np.frombuffer(content, array.dtype, array.size, at)
+        received.append(flat.reshape(array.shape))
+        at += array.nbytes
+    tree: Tree = jax.tree.unflatten(structure, received)
+    return tree
+
+
+def text_from_first(make: Callable[[], str]) -> str:
+    """The text that `make` returns in the first process.
+
+    Raises:
+        FlaxMnistError: see `on_first`.
+    """
+    if not are_many():
+        return make()
+    content = (on_first(make) or "").encode()
+    like = np.zeros(largest(len(content)), np.uint8)
+    sent = tree_from_first(lambda: np.frombuffer(content, np.uint8), like)
+    return sent.tobytes().decode()
+
+
+def require_same(what: Any) -> None:
+    """Refuses what is not the same in every process: JSON, settings and images for instance.
+
+    Raises:
+        RequestError: in every process.
+    """
+    if not are_many():
+        return
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()
+    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    others = [i for i, theirs in enumerate(digests) if theirs.tobytes() != digests[0].tobytes()]
+    if others:
+        raise RequestError(
+            f"process {jax.process_index()}: the settings or images of the processes differ: "
+            f"{', '.join(map(str, others))} from process 0's."
+        )

@@ -1,0 +1,242 @@
+"""Several processes that train together, as real ones on the loopback interface."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from flax_mnist import hosts, run_dir
+from flax_mnist.cli import main
+from tests.conftest import write_idx_dir
+
+COMMAND = [sys.executable, "-m", "flax_mnist", "train"]
+BOUND = 60
+"""Seconds within which all processes must have ended, whatever happened to one of them."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, digits) -> Path:
+    return write_idx_dir(tmp_path_factory.mktemp("data") / "idx", digits)
+
+
+def new_run(data: Path, path: Path, *more: object) -> list[str]:
+    flags = ("--data-dir", data, "--run-dir", path, "--momentum", 0.5, "--precision", "float64")
+    return [*map(str, flags), *map(str, more)]
+
+
+def resume(path: Path, *more: object) -> list[str]:
+    return ["--resume", "--run-dir", str(path), *map(str, more)]
+
+
+@contextlib.contextmanager
+def processes(*flags: list[str], count: int | None = None) -> Iterator[list[subprocess.Popen]]:
+    """One for each list of flags, of `count` that are expected; killed if they still run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    started = [
+        subprocess.Popen(
+            [*COMMAND, *own, "--coordinator", coordinator, "--num-processes",
+             str(count or len(flags)), "--process-id", str(i)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, own in enumerate(flags)
+    ]  # fmt: skip
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def end(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Exit code, and what was said on stdout and stderr."""
+    out, err = process.communicate(timeout=BOUND)
+    return process.returncode, out, err
+
+
+def wait_for(process: subprocess.Popen, line: str) -> None:
+    while not process.stdout.readline().startswith(line):
+        assert process.poll() is None, process.stderr.read()
+
+
+def straight(data: Path, path: Path, epochs: int) -> Path:
+    """A run of one process that nobody disturbs."""
+    assert main(["train", "--quiet", *new_run(data, path, "--epochs", epochs)]) == 0
+    return path
+
+
+def assert_same_result(ours: Path, theirs: Path) -> None:
+    a, b = (load_file(path / run_dir.WEIGHTS) for path in (ours, theirs))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=1e-12)
+    for mine, other in zip(*map(run_dir.read_metrics, (ours, theirs)), strict=True):
+        assert mine[:2] == other[:2]
+        assert mine[2:5] == pytest.approx(other[2:5], abs=1e-12)
+
+
+def names(path: Path) -> set[str]:
+    """All files of a run but Orbax's own."""
+    files = (file.relative_to(path).as_posix() for file in path.rglob("*"))
+    return {file for file in files if "/_" not in file and not file.endswith("d/_")}
+
+
+def test_two_processes_are_as_one_and_three_go_on(data, tmp_path, capfd):
+    ours, theirs = tmp_path / "two", tmp_path / "one"
+    with processes(*[new_run(data, ours, "--epochs", 2)] * 2) as both:
+        (code, out, err), (code_1, out_1, err_1) = map(end, both)
+    assert (code, code_1) == (0, 0), err + err_1
+    assert out.count("Training loss") == 2
+    assert "Training loss" not in out_1
+    assert_same_result(ours, straight(data, theirs, 2))
+    assert names(ours) == names(theirs)
+    configs = [json.loads((path / run_dir.CONFIG).read_text()) for path in (ours, theirs)]
+    assert configs[0].pop("topology") == {"processes": 2, "devices": 2, "devices_per_process": 1}
+    assert configs[1].pop("topology") == {"processes": 1, "devices": 1, "devices_per_process": 1}
+    for config in configs:
+        del config["environment"]["command"]
+    assert configs[0] == configs[1]
+
+    # The others have no run folder of their own: they are told.
+    nowhere = tmp_path / "another disk"
+    flags = [resume(path, "--epochs", 3, "--data-dir", data) for path in (ours, nowhere, nowhere)]
+    with processes(*flags) as three:
+        assert [end(process)[0] for process in three] == [0, 0, 0]
+    assert not nowhere.exists()
+    assert main(["train", *resume(theirs, "--epochs", 3)]) == 0
+    assert_same_result(ours, theirs)
+
+
+def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):
+    path = tmp_path / "run"
+    with processes(*[new_run(data, path, "--epochs", 100_000)] * 2) as both:
+        wait_for(both[0], "Epoch 2/")
+        both[1].send_signal(signal.SIGTERM)
+        (code, _, err), (code_1, _, err_1) = map(end, both)
+    assert (code, code_1) == (143, 143), err + err_1
+    assert "flax-mnist: terminated after step" in err
+    assert "Traceback" not in err + err_1
+    with processes(*[resume(path, "--epochs", 100_000)] * 2) as both:
+        wait_for(both[0], "Epoch ")
+        wait_for(both[0], "Epoch ")
+        both[1].kill()
+        code, _, err = end(both[0])
+    assert code == 1
+    assert "flax-mnist: process 0: another process is gone" in err
+    assert "Traceback" not in err
+    epochs = len(run_dir.read_metrics(path)) + 1
+    assert main(["train", *resume(path, "--epochs", epochs)]) == 0
+    assert_same_result(path, straight(data, tmp_path / "straight", epochs))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, victim):
+    path = tmp_path / "run"
+    flags = new_run(data, path, "--epochs", 100_000, "--peer-timeout", 20)
+    with processes(*[flags] * 2) as both:
+        wait_for(both[0], "Epoch 2/")
+        both[victim].send_signal(signal.SIGSTOP)
+        code, _, err = end(both[1 - victim])
+    assert code == 1
+    assert "another process did not answer for 20 s" in err
+    epochs = len(run_dir.read_metrics(path)) + 1
+    assert main(["train", *resume(path, "--epochs", epochs)]) == 0
+    assert_same_result(path, straight(data, tmp_path / "straight", epochs))
+
+
+def listening(port: int) -> set[str]:
+    """The addresses, as Linux writes them, at which something listens to a port."""
+    rows = [
+        row.split()
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for row in Path(table).read_text().splitlines()[1:]
+    ]
+    sockets = [(*row[1].split(":"), row[3]) for row in rows]
+    return {address for address, p, state in sockets if int(p, 16) == port and state == "0A"}
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
+def test_one_that_never_starts_and_an_address_that_is_the_only_one(data, tmp_path):
+    flags = new_run(data, tmp_path / "run", "--peer-timeout", 15)
+    with processes(flags, count=2) as (process,):
+        port = int(process.args[process.args.index("--coordinator") + 1].rpartition(":")[2])
+        while not (addresses := listening(port)):
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert addresses == {"0100007F"}
+        code, _, err = end(process)
+    assert code == 1
+    assert f"not all processes came to 127.0.0.1:{port} within 15 s" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_of_different_runs_are_refused(data, tmp_path):
+    flags = [new_run(data, tmp_path / "run", "--seed", seed) for seed in (0, 1)]
+    with processes(*flags) as both:
+        ends = [end(process) for process in both]
+    for code, _, err in ends:
+        assert code == 2
+        assert "the settings or images of the processes differ: 1 from process 0's" in err
+    assert not (tmp_path / "run" / run_dir.CONFIG).exists()
+
+
+def test_where_there_is_no_cluster_none_is_found(tmp_path):
+    prefixes = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR")
+    done = subprocess.run(
+        [*COMMAND, "--distributed", "auto", "--run-dir", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith(prefixes)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "found neither Slurm, Open MPI, Kubernetes nor Cloud TPU" in done.stderr
+    assert done.stderr.count("\n") <= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--coordinator", "localhost:1"], "give all three"),
+        (["--num-processes", "2", "--process-id", "0"], "give all three"),
+        (
+            ["--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"],
+            "process-id is 2; it must be from 0",
+        ),
+        (
+            ["--coordinator", "localhost", "--num-processes", "2", "--process-id", "0"],
+            "it must be ADDRESS:PORT",
+        ),
+        (["--distributed", "auto", "--process-id", "0"], "give it alone"),
+        (["--peer-timeout", "0"], "peer-timeout is 0"),
+    ],
+)
+def test_a_wrong_combination_is_refused(tmp_path, capsys, flags, said):
+    assert main(["train", "--run-dir", str(tmp_path / "run"), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_alone_there_is_nothing_to_agree_on():
+    assert hosts.is_first()
+    assert hosts.largest(7) == 7
+    assert hosts.text_from_first(lambda: "ä") == "ä"
+    assert hosts.tree_from_first(lambda: {"a": 1}, like={"a": 0}) == {"a": 1}
+    hosts.require_same({"seed": 0})
