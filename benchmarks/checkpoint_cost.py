@@ -50,11 +50,11 @@ def main(argv: list[str] | None = None) -> None:
                 start = end
     without, with_ = (times[1:] for times in (seconds[False], seconds[True]))
     ratio = estimate([b / a for a, b in zip(without, with_, strict=True)])
+    a, b = statistics.median(without), statistics.median(with_)
+    percent = [f"{100 * (value - 1):+.1f}" for value in ratio]
     print(
-        f"an epoch: {statistics.median(without):.4f} s without, {statistics.median(with_):.4f} s with "
-        f"a checkpoint; {100 * (ratio.value - 1):+.1f} % "
-        f"(95 % {100 * (ratio.low - 1):+.1f} to {100 * (ratio.high - 1):+.1f} %, "
-        f"{arguments.rounds} pairs of {turn} epochs)"
+        f"an epoch: {a:.4f} s without, {b:.4f} s with a checkpoint; {percent[0]} % (95 % "
+        f"{percent[1]} to {percent[2]} %, {arguments.rounds} pairs of {turn} epochs)"
     )
 
 

@@ -34,7 +34,7 @@ from orbax.checkpoint import v1 as ocp
 from flax_mnist.config import Config
 from flax_mnist.data import Dataset
 from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
-from flax_mnist.files import write_atomically
+from flax_mnist.files import read, write_atomically
 from flax_mnist.train import Progress
 
 FOLDER, MANIFEST = "checkpoints", "manifest.json"
@@ -227,14 +227,14 @@ def read_manifest(file: Path) -> Manifest:
         DataError: it is missing, or not what was written.
     """
     try:
-        content, _, seal = file.read_bytes().partition(b"\n")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
+        content, _, seal = read(file).partition(b"\n")
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: is missing.") from error
     if hashlib.sha256(content).hexdigest().encode() + b"\n" != seal:
         raise DataError(f"{file}: is damaged: it is not what was saved.")
     try:
         return Manifest(**json.loads(content))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: is no manifest ({error}).") from error
 
 

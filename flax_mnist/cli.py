@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import sys
 import traceback
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv = sys.argv[1:]
         signals.watch()
         terminal.never_fail_to_encode()
+        # It would tell of its caches.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         command = _parse(argv)
         if command is not None:

@@ -41,6 +41,11 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         rate, sizes = self.learning_rate, self.hidden_sizes
+        for field in ("epochs", "batch_size", "seed"):
+            value = getattr(self, field)
+            _require(type(value) is int, field.replace("_", "-"), value, "a whole number")
+        whole = all(type(size) is int for size in sizes)
+        _require(whole, "hidden-sizes", " ".join(map(str, sizes)), "whole numbers")
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(
             1 <= self.batch_size < 2**31, "batch-size", self.batch_size, "from 1 to 2,147,483,647"

@@ -312,7 +312,7 @@ def _unreachable(url: str) -> str | None:
             problem[0] = None if answer.ok else f"{url} answers {answer.status_code}"
         except requests.Timeout:
             problem[0] = too_late
-        except requests.RequestException as error:
+        except Exception as error:  # of requests, or of what it calls where a proxy's name is odd
             problem[0] = f"no network ({type(error).__name__})"
 
     # In a thread, since looking up a host's name heeds no time-out.

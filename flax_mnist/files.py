@@ -1,11 +1,28 @@
-"""Writing files."""
+"""Reading and writing files."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from flax_mnist.errors import FlaxMnistError, RequestError
+from flax_mnist.errors import DataError, FlaxMnistError, RequestError
+
+
+def read(path: Path) -> bytes:
+    """The content of an ordinary file; a pipe is not waited for.
+
+    Raises:
+        DataError: it is none, or cannot be read.
+        FileNotFoundError: there is nothing.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: is no ordinary file.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

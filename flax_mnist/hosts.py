@@ -28,8 +28,8 @@ from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
 
 Tree = TypeVar("Tree")
 
-MARGIN = 10
-"""Seconds by which JAX's own limits are longer: it ends a process with a page of C++ names."""
+MARGIN = 5
+"""Seconds that JAX may wait longer than we do: it ends a process with a page of C++ names."""
 
 _LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadline", re.IGNORECASE)
 """What errors of communication are about, whatever their class."""
@@ -52,7 +52,7 @@ def join(cluster: Cluster, limit: int) -> None:
 
     Args:
         cluster: with nothing in it JAX asks Slurm, Open MPI, Kubernetes or Cloud TPU.
-        limit: seconds to wait for the others, here and later.
+        limit: seconds to wait for the others later, when they do not answer; here twice as long.
 
     Raises:
         RequestError: there is nothing to ask, or process 0 cannot listen at the address.
@@ -62,18 +62,20 @@ def join(cluster: Cluster, limit: int) -> None:
         return
     # It would take SIGTERM from `signals`.
     jax.config.update("jax_enable_preemption_service", False)
+    patience = 2 * limit
     where = cluster.coordinator or "the coordinator"
     missing = (
-        f"not all processes came to {where} within {limit} s. Each needs the same --coordinator "
+        f"not all processes came to {where} within {patience} s. Each needs the same --coordinator "
         "and --num-processes and a --process-id of its own."
     )
-    with watch(limit, missing):
+    with watch(patience, missing):
         try:
             jax.distributed.initialize(
                 *cluster,
-                initialization_timeout=limit + MARGIN,
-                heartbeat_timeout_seconds=limit + MARGIN,
-                shutdown_timeout_seconds=limit + MARGIN,
+                initialization_timeout=patience + MARGIN,
+                # A beat is half of it: a process is missed between one half and the whole.
+                heartbeat_timeout_seconds=patience + MARGIN,
+                shutdown_timeout_seconds=patience + MARGIN,
                 # By itself it listens on all interfaces.
                 coordinator_bind_address=cluster.coordinator,
             )

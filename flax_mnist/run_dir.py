@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import filelock
 import jax
@@ -20,12 +20,15 @@ import jax
 from flax_mnist import __version__
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
-from flax_mnist.files import write_atomically
+from flax_mnist.files import read, write_atomically
+from flax_mnist.model import CLASSES
 from flax_mnist.sharding import topology
 from flax_mnist.train import Metrics, compiler_options
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
 CURVES, LOCK = "loss.png", "lock"
+
+Kind = TypeVar("Kind")
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -49,6 +52,12 @@ def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Pat
 
 
 def _make(path: Path, exist_ok: bool = True) -> Path:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{path}: is no name in UTF-8, as Orbax needs it. Set PYTHONUTF8=1 in the environment."
+        ) from error
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError as error:
@@ -190,17 +199,17 @@ def read_metrics(path: Path) -> list[Metrics]:
     """
     file = path / METRICS
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read(file).decode().splitlines()
     except FileNotFoundError as error:
         raise RequestError(f"{path}: holds no training run: it has no {METRICS}.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: damaged ({error}).") from error
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             rows.append(Metrics(**{field: row[field] for field in Metrics._fields}))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{file}: line {number} is damaged ({error!r}).") from error
     return rows
 
@@ -222,15 +231,13 @@ def read_config_text(path: Path) -> str:
         RequestError: the folder holds no run.
         DataError: it cannot be read.
     """
-    file = path if path.is_file() else path / CONFIG
+    file = path / CONFIG if path.is_dir() else path
     try:
-        return file.read_text(encoding="utf-8")
+        return read(file).decode()
     except FileNotFoundError as error:
         raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise DataError(f"{file}: damaged ({error!r}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: damaged ({error}).") from error
 
 
 def parse_config(text: str, path: Path) -> Record:
@@ -243,15 +250,26 @@ def parse_config(text: str, path: Path) -> Record:
         record = json.loads(text)
         settings, dataset = record["config"], record["dataset"]
         get_args(DatasetName).index(dataset["name"])  # raises ValueError for any other
+        names = tuple(_typed(name, str) for name in dataset["class_names"])
+        dict(
+            zip(range(CLASSES), names, strict=True)
+        )  # raises ValueError where it is no such number
+        kept = record["checkpoints"]
         return Record(
             Config(**settings),
             dataset["name"],
-            dataset["source"],
-            Path(dataset["data_dir"]) if dataset["data_dir"] else None,
-            tuple(dataset["class_names"]),
-            Checkpoints(**record["checkpoints"]) if record["checkpoints"] else None,
-            record.get("deterministic") is True,
+            _typed(dataset["source"], str),
+            Path(_typed(dataset["data_dir"], str)) if dataset["data_dir"] else None,
+            names,
+            Checkpoints(_typed(kept["every"], str), _typed(kept["keep"], int)) if kept else None,
+            _typed(record.get("deterministic", False), bool),
         )
-    except (ValueError, KeyError, TypeError, RequestError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
         file = path / CONFIG if path.is_dir() else path
         raise DataError(f"{file}: damaged ({error!r}).") from error
+
+
+def _typed(value: Any, kind: type[Kind]) -> Kind:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
+    return value

@@ -57,7 +57,7 @@ def over(devices: Sequence[jax.Device]) -> Iterator[None]:
 
 def spread(rows: Array) -> Array:
     """The rows of a batch, int32 `[batch]`, inside `jit`: of many devices each has its share."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if BATCH not in jax.sharding.get_abstract_mesh().axis_names:
         return rows
     return cast(Array, jax.lax.with_sharding_constraint(rows, PartitionSpec(BATCH)))
 

@@ -92,7 +92,8 @@ def member_bytes(config: Config, dataset: Dataset) -> int:
     weights = config.weights + units
     # The state before an epoch, after it, and in it beside the gradients.
     states = 3 * weights * (2 if config.momentum else 1) + weights
-    activations = 2 * config.batch_size * units  # and their gradients
+    # The inputs need no gradients.
+    activations = config.batch_size * (2 * units - PIXELS)
     probabilities = CLASSES * len(dataset.test.labels)
     order = 4 * len(dataset.train.labels)
     return _width(config) * (states + activations + probabilities) + order

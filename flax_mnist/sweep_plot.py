@@ -34,7 +34,7 @@ def draw_sweep(rows: Rows) -> Figure:
         for axes, kind in zip(panels, ("train_loss", "test_loss"), strict=True):
             curves = np.array([[getattr(m, kind) for m in runs] for runs in members.values()])
             epochs = np.arange(1, curves.shape[1] + 1)
-            axes.plot(epochs, curves.T, color=colour, linewidth=0.7, alpha=0.45)
+            axes.plot(epochs, curves.T, ".-", color=colour, linewidth=0.7, ms=3, alpha=0.45)
             healthy = curves[np.isfinite(curves).all(axis=1)]
             if len(healthy):
                 axes.plot(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from flax_mnist import data, idx
@@ -25,7 +26,7 @@ from flax_mnist.config import DatasetName
 from flax_mnist.data import DIGITS, DownloadError, load_dataset
 from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 from flax_mnist.idx import MAX_BYTES, read_idx
-from tests.odd_files import forbidden, link_to_itself, pipe
+from tests.odd_files import forbidden, link_to_itself
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such devices")
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
@@ -180,6 +181,17 @@ def test_a_gzip_bomb_costs_no_more_than_an_honest_file(tmp_path, monkeypatch):
     assert sum(map(len, unpacked)) == 8 + 10 + 1
 
 
+def test_gzip_is_checked_to_its_very_end(tmp_path, monkeypatch):
+    path, packed = tmp_path / "labels.gz", gzip.compress(header(100) + bytes(range(100)))
+    for piece in (1, 7, len(packed)):  # what follows may begin a piece of its own
+        monkeypatch.setattr(idx, "_PIECE", piece)
+        path.write_bytes(packed)
+        assert read_idx(path, ndim=1).tolist() == list(range(100))
+        path.write_bytes(packed + b"\0")
+        with pytest.raises(DataError, match="more after its end"):
+            read_idx(path, ndim=1)
+
+
 @pytest.mark.parametrize("name", ["plain", "packed.gz"])
 def test_a_promise_takes_no_memory(tmp_path, name):
     content = header(MAX_BYTES) + bytes(1000)
@@ -215,11 +227,6 @@ def test_what_stands_in_a_files_place(idx_dir, make, says):
     make(idx_dir / LABELS)
     with pytest.raises(DataError, match=f"{LABELS}: {says}"):
         load_dataset("mnist", idx_dir)
-
-
-def test_a_pipe_is_not_waited_for(tmp_path):
-    with pipe(tmp_path / "pipe") as path, pytest.raises(DataError, match="is no ordinary file"):
-        read_idx(path, ndim=1)
 
 
 @POSIX
@@ -325,6 +332,16 @@ def test_auto_with_a_named_folder_never_falls_back(tmp_path):
         load_dataset("auto", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "proxy", ["http://", "http://[::1", "socks9://x", "http://a..b", "http://ü..x"]
+)
+def test_a_proxy_that_is_none_is_no_network(monkeypatch, proxy):
+    for variable in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    assert data._unreachable("http://127.0.0.1:9/").startswith("no network (")
+
+
 def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
     answer = threading.Event()
 
@@ -342,6 +359,21 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch):
         server.shutdown()
         server.server_close()
     assert problem == "no answer within 0.2 s"
+
+
+def test_a_name_server_that_does_not_answer_is_given_up(monkeypatch):
+    never, answered = threading.Event(), []
+
+    def head(*_: object, **__: object) -> None:  # heeds no time-out, as getaddrinfo does not
+        never.wait(20)
+        answered.append(True)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "head", head)
+    monkeypatch.setattr(data, "NETWORK_TIMEOUT", 0.2)
+    assert data._unreachable("http://nowhere/") == "no answer within 0.2 s"
+    assert not answered
+    never.set()
 
 
 # ---- tensorflow-datasets ---------------------------------------------------------------------

@@ -25,6 +25,7 @@ from flax_mnist.images import read_image
 from flax_mnist.interop import load_weights
 from flax_mnist.run_dir import read_config
 from tests import fuzz
+from tests.odd_files import pipe
 
 # The same examples every time: what fails for one fails for all.
 repeatable = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -65,6 +66,13 @@ def test_what_is_nested_too_deeply_is_damage(name, folder):
         (folder / reader.file).write_bytes(reader.mend(content))
         with pytest.raises(DataError, match=str(folder)):
             reader.read(folder / reader.file)
+
+
+@pytest.mark.parametrize("name", fuzz.READERS)
+def test_a_pipe_is_not_waited_for(name, tmp_path):
+    reader = fuzz.READERS[name]
+    with pipe(tmp_path / reader.file), pytest.raises(FlaxMnistError, match="no ordinary file"):
+        reader.read(tmp_path / reader.file)
 
 
 def test_the_same_seed_damages_the_same(folder):
@@ -217,6 +225,31 @@ def test_a_config_is_a_record_of_the_right_types_or_damaged(folder, data):
     assert record.data_dir is None or isinstance(record.data_dir, Path)
     assert len(record.class_names) == 10
     assert all(type(name) is str for name in record.class_names)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("config", "epochs", 1.5),
+        ("config", "epochs", "5"),
+        ("config", "hidden_sizes", [128.0]),
+        ("config", "learning_rate", float("nan")),
+        ("config", "unknown", 1),
+        ("dataset", "name", "mnits"),
+        ("dataset", "source", None),
+        ("dataset", "data_dir", 5),
+        ("dataset", "class_names", list("012345678")),
+        ("dataset", "class_names", list(range(10))),
+        ("checkpoints", "every", 1),
+        ("checkpoints", "keep", "3"),
+    ],
+)
+def test_a_config_with_a_value_of_no_sense_is_damaged(folder, part, key, value):
+    content = json.loads(fuzz.READERS["config.json"].seeds()[0])
+    content[part][key] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"config.json: damaged"):
+        read_config(folder)
 
 
 @repeatable

@@ -22,8 +22,10 @@ from flax_mnist.cli import main
 from tests.conftest import write_idx_dir
 
 COMMAND = [sys.executable, "-m", "flax_mnist", "train"]
+PATIENT = ("--peer-timeout", "60")
+"""Several processes that start at once on a busy machine take a while."""
 BOUND = 60
-"""Seconds within which all processes must have ended, whatever happened to one of them."""
+"""Seconds within which all must have ended after something happened to one of them."""
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +35,11 @@ def data(tmp_path_factory, digits) -> Path:
 
 def new_run(data: Path, path: Path, *more: object) -> list[str]:
     flags = ("--data-dir", data, "--run-dir", path, "--momentum", 0.5, "--precision", "float64")
-    return [*map(str, flags), *map(str, more)]
+    return [*map(str, flags), *PATIENT, *map(str, more)]
 
 
 def resume(path: Path, *more: object) -> list[str]:
-    return ["--resume", "--run-dir", str(path), *map(str, more)]
+    return ["--resume", "--run-dir", str(path), *PATIENT, *map(str, more)]
 
 
 @contextlib.contextmanager
@@ -64,9 +66,9 @@ def processes(*flags: list[str], count: int | None = None) -> Iterator[list[subp
             process.communicate()
 
 
-def end(process: subprocess.Popen) -> tuple[int, str, str]:
+def end(process: subprocess.Popen, timeout: float = BOUND) -> tuple[int, str, str]:
     """Exit code, and what was said on stdout and stderr."""
-    out, err = process.communicate(timeout=BOUND)
+    out, err = process.communicate(timeout=timeout)
     return process.returncode, out, err
 
 
@@ -92,15 +94,14 @@ def assert_same_result(ours: Path, theirs: Path) -> None:
 
 
 def names(path: Path) -> set[str]:
-    """All files of a run but Orbax's own."""
-    files = (file.relative_to(path).as_posix() for file in path.rglob("*"))
-    return {file for file in files if "/_" not in file and not file.endswith("d/_")}
+    """All files of a run."""
+    return {file.relative_to(path).as_posix() for file in path.rglob("*")}
 
 
-def test_two_processes_are_as_one_and_three_go_on(data, tmp_path, capfd):
+def test_two_processes_are_as_one_and_three_go_on(data, tmp_path):
     ours, theirs = tmp_path / "two", tmp_path / "one"
     with processes(*[new_run(data, ours, "--epochs", 2)] * 2) as both:
-        (code, out, err), (code_1, out_1, err_1) = map(end, both)
+        (code, out, err), (code_1, out_1, err_1) = (end(process, 180) for process in both)
     assert (code, code_1) == (0, 0), err + err_1
     assert out.count("Training loss") == 2
     assert "Training loss" not in out_1
@@ -117,7 +118,8 @@ def test_two_processes_are_as_one_and_three_go_on(data, tmp_path, capfd):
     nowhere = tmp_path / "another disk"
     flags = [resume(path, "--epochs", 3, "--data-dir", data) for path in (ours, nowhere, nowhere)]
     with processes(*flags) as three:
-        assert [end(process)[0] for process in three] == [0, 0, 0]
+        ends = [end(process, 180) for process in three]
+    assert [code for code, *_ in ends] == [0, 0, 0], ends
     assert not nowhere.exists()
     assert main(["train", *resume(theirs, "--epochs", 3)]) == 0
     assert_same_result(ours, theirs)
@@ -148,13 +150,13 @@ def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, victim):
     path = tmp_path / "run"
-    flags = new_run(data, path, "--epochs", 100_000, "--peer-timeout", 20)
+    flags = new_run(data, path, "--epochs", 100_000, "--peer-timeout", 15)
     with processes(*[flags] * 2) as both:
         wait_for(both[0], "Epoch 2/")
         both[victim].send_signal(signal.SIGSTOP)
         code, _, err = end(both[1 - victim])
-    assert code == 1
-    assert "another process did not answer for 20 s" in err
+    assert code == 1, err
+    assert "another process did not answer for 15 s" in err
     epochs = len(run_dir.read_metrics(path)) + 1
     assert main(["train", *resume(path, "--epochs", epochs)]) == 0
     assert_same_result(path, straight(data, tmp_path / "straight", epochs))
@@ -173,16 +175,16 @@ def listening(port: int) -> set[str]:
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
 def test_one_that_never_starts_and_an_address_that_is_the_only_one(data, tmp_path):
-    flags = new_run(data, tmp_path / "run", "--peer-timeout", 15)
+    flags = new_run(data, tmp_path / "run", "--peer-timeout", 5)
     with processes(flags, count=2) as (process,):
         port = int(process.args[process.args.index("--coordinator") + 1].rpartition(":")[2])
         while not (addresses := listening(port)):
             assert process.poll() is None
             time.sleep(0.05)
-        assert addresses == {"0100007F"}
+        assert all(address.endswith("0100007F") for address in addresses)  # 127.0.0.1
         code, _, err = end(process)
     assert code == 1
-    assert f"not all processes came to 127.0.0.1:{port} within 15 s" in err
+    assert f"not all processes came to 127.0.0.1:{port} within 10 s" in err
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
 
@@ -190,7 +192,7 @@ def test_one_that_never_starts_and_an_address_that_is_the_only_one(data, tmp_pat
 def test_processes_of_different_runs_are_refused(data, tmp_path):
     flags = [new_run(data, tmp_path / "run", "--seed", seed) for seed in (0, 1)]
     with processes(*flags) as both:
-        ends = [end(process) for process in both]
+        ends = [end(process, 180) for process in both]
     for code, _, err in ends:
         assert code == 2
         assert "the settings or images of the processes differ: 1 from process 0's" in err

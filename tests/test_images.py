@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from flax_mnist import images
 from flax_mnist.errors import RequestError
 from flax_mnist.images import read_image
-from tests.odd_files import forbidden, link_to_itself, pipe
+from tests.odd_files import forbidden, link_to_itself
 
 
 @pytest.fixture
@@ -62,8 +63,9 @@ def test_a_palette_is_looked_up(tmp_path, digit, mode):
         path = save(tmp_path / "a.png", binary, "1")
     else:
         picture = Image.fromarray(np.where(digit > 127, 3, 7).astype(np.uint8))
-        picture.putpalette([255 if i == 3 else 0 for i in range(256) for _ in range(3)])
-        if mode == "PA":  # the ink is opaque, its ground is not there
+        ground = 0 if mode == "P" else 128
+        picture.putpalette([255 if i == 3 else ground for i in range(256) for _ in range(3)])
+        if mode == "PA":  # the ink is opaque, its grey ground is not there
             picture.info["transparency"] = 7
         picture.save(path := tmp_path / "a.png")
         assert Image.open(path).mode == "P"
@@ -224,11 +226,6 @@ def test_files_that_are_no_pictures(tmp_path, digit):
             read_image(path)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
-    with pipe(tmp_path / "pipe") as path, pytest.raises(RequestError, match="no ordinary file"):
-        read_image(path)
-
-
 def test_a_picture_that_may_not_be_read_is_named():
     denied = pytest.raises(RequestError, match=r"a.png: cannot be read .*Permission denied")
     with forbidden("a.png", b"") as path, denied:
@@ -257,6 +254,21 @@ def test_the_most_pixels_are_allowed(tmp_path, monkeypatch):
         monkeypatch.setattr(images, "MAX_PIXELS", most)
         with pytest.raises(RequestError, match=says):
             read_image(path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_what_is_large_is_made_small_before_it_is_worked_on(tmp_path, dtype):
+    sheet = np.zeros((2000, 2000), dtype)
+    sheet[500:1500, 900:1100] = 200
+    path = save(tmp_path / "a.tiff", sheet)
+    tracemalloc.start()
+    try:
+        assert ink_box(read_image(path)) == (20, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # At most as many floats as it has pixels, twice, and ten times those of 1000x1000.
+    assert peak < 16 * 2000**2 + 80 * 1000**2 + 10 * 2**20
 
 
 @pytest.mark.parametrize(("width", "height"), [(7072, 7072), (20_000, 20_000), (2**31 - 1, 1)])

@@ -74,8 +74,8 @@ class Cluster:
     """Which of them this is, from 0."""
     distributed: Literal["off", "auto"] = "off"
     """auto has JAX find these three out: from Slurm, Open MPI, Kubernetes or Cloud TPU."""
-    peer_timeout: Annotated[int, tyro.conf.arg(metavar="SECONDS")] = 40
-    """How long to wait for a process that does not answer, before all end."""
+    peer_timeout: Annotated[int, tyro.conf.arg(metavar="SECONDS")] = 25
+    """How long to wait for a process that does not answer, before all end; twice at the start."""
 
     def __post_init__(self) -> None:
         if self.num_devices is not None and self.num_devices < 1:

@@ -177,6 +177,7 @@ class Train:
                 # While XLA compiles there is a core for what is needed later.
                 identity = background.submit(_identity, self.config, dataset)
                 progress = self._first_progress(path, identity)
+                renew()
                 if progress.epoch >= self.config.epochs:
                     self._tell(
                         f"{path} is finished: it has {progress.epoch} epochs. "
@@ -289,6 +290,7 @@ class Train:
         chunk = train.chunk_steps(config, n, every)
         start = time.perf_counter()
         run_chunk = train.compile_chunks(config, first, dataset.train, chunk)
+        renew()
         self._tell(f"Compiled in {time.perf_counter() - start:.2f} s")
         step = first.epoch * steps + first.step
         with contextlib.ExitStack() as stack:

@@ -1,0 +1,37 @@
+"""JAX's settings."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import jax
+import pytest
+
+from flax_mnist import run_dir, runtime
+from flax_mnist.cli import main
+from tests.conftest import write_idx_dir
+
+
+@pytest.fixture
+def settings(monkeypatch):
+    """Those that --deterministic makes, as they were before when the test has ended."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_min_max=false")
+    yield
+    jax.config.update("jax_default_matmul_precision", None)
+
+
+def test_deterministic_is_set_noted_and_repeated(settings, digits, tmp_path):
+    data, first, second = tmp_path / "idx", tmp_path / "first", tmp_path / "second"
+    write_idx_dir(data, digits)
+    flags = ["--epochs", "1", "--quiet", "--run-dir"]
+    assert main(["train", *flags, str(first), "--data-dir", str(data), "--deterministic"]) == 0
+    expected = f"--xla_cpu_enable_fast_min_max=false {runtime.DETERMINISTIC}"
+    assert os.environ["XLA_FLAGS"] == expected
+    assert jax.config.jax_default_matmul_precision == "highest"
+    assert main(["train", *flags, str(second), "--config", str(first)]) == 0
+    for path in (first, second):
+        config = json.loads((path / run_dir.CONFIG).read_text())
+        assert config["deterministic"] is True
+        assert config["environment"]["XLA_FLAGS"] == expected
+    assert run_dir.read_config(second).deterministic
