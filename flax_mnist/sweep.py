@@ -2,6 +2,9 @@
 
 Members differ in learning rate, momentum and seed alone, so that one compiled program trains them
 all: the first two are leaves of the optimizer's state, the seed is in the weights and the order.
+
+In float64 a member equals its single run within 1e-12. In float32 they had the same bits on a CPU,
+which trains one after the other; under `vmap` they round otherwise: up to 1e-5 after 32 steps.
 """
 
 from __future__ import annotations

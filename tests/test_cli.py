@@ -190,16 +190,32 @@ def test_evaluate_repeats_what_training_said(capsys, trained, tmp_path):
     )
 
 
-def test_predict_agrees_with_pytorch(trained, digits):
-    done = run("predict", trained, "--index", 0, 5, "--json")
+def test_predict_agrees_with_pytorch(trained, digits, tmp_path):
+    path = tmp_path / "é.png"
+    Image.fromarray(digits["test_images"][7]).save(path)
+    # JSON is JSON, whatever the encoding of stdout.
+    done = run(
+        "predict",
+        trained,
+        path,
+        "--index",
+        0,
+        5,
+        "--json",
+        PYTHONIOENCODING="ascii",
+        PYTHONUTF8="0",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["image"] for row in rows] == [str(path), "mnist test image 0", "mnist test image 5"]
     model = build_model()
     tensors = {k: torch.tensor(v) for k, v in load_file(trained / "weights.safetensors").items()}
     model.load_state_dict(tensors)
     with torch.no_grad():
-        expected = model(normalize(digits["test_images"][[0, 5]])).exp().numpy()
-    for row, index, probabilities in zip(rows, (0, 5), expected, strict=True):
-        assert row["label"] == str(digits["test_labels"][index])
+        expected = model(normalize(digits["test_images"][[7, 0, 5]])).exp().numpy()
+    labels = [None, *(str(digits["test_labels"][i]) for i in (0, 5))]
+    for row, label, probabilities in zip(rows, labels, expected, strict=True):
+        assert row["label"] == label
         assert row["prediction"] == str(probabilities.argmax())
         np.testing.assert_allclose(list(row["probabilities"].values()), probabilities, atol=1e-5)
 

@@ -54,7 +54,7 @@ def test_no_reader_raises_what_is_not_ours(name, folder):
     reader = fuzz.READERS[name]
     outcomes = {
         fuzz.attempt(reader, content, folder)
-        for content in itertools.islice(fuzz.contents(reader, seed=1), 300)
+        for content in itertools.islice(fuzz.contents(reader, seed=1), 500)
     }
     assert outcomes == {"read", "refused"}
 

@@ -256,10 +256,10 @@ def test_the_most_pixels_are_allowed(tmp_path, monkeypatch):
             read_image(path)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_what_is_large_is_made_small_before_it_is_worked_on(tmp_path, dtype):
+@pytest.mark.parametrize(("dtype", "ink"), [(np.uint8, 200), (np.uint16, 50_000), (np.float32, 1)])
+def test_what_is_large_is_made_small_before_it_is_worked_on(tmp_path, dtype, ink):
     sheet = np.zeros((2000, 2000), dtype)
-    sheet[500:1500, 900:1100] = 200
+    sheet[500:1500, 900:1100] = ink
     path = save(tmp_path / "a.tiff", sheet)
     tracemalloc.start()
     try:

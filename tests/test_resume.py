@@ -115,7 +115,7 @@ def test_one_writer(data, tmp_path):
 
 @pytest.mark.long
 def test_a_short_campaign_of_faults(capfd):
-    assert faults.main(["--kills", "2", "--damages", "4", "--full-disks", "1"]) == 0
+    assert faults.main(["--kills", "1", "--damages", "4", "--full-disks", "1"]) == 0
     rows = [line for line in capfd.readouterr().out.splitlines() if line.count("│") == 7]
     assert len(rows) == 4
 

@@ -118,7 +118,10 @@ def _require_no_sweep(path: Path) -> None:
 
 
 def _append(file: Path, rows: Rows, dataset_name: str) -> None:
-    """Adds a line for each member: its setting, its metrics with null where it diverged."""
+    """Adds a line for each member: its setting and its metrics, which are null once it diverged.
+
+    `seconds` is its share of the time in which all train, `images_per_second` counts all images.
+    """
     lines = []
     for config, metrics in rows:
         setting = {name: getattr(config, name) for name in ("learning_rate", "momentum", "seed")}
