@@ -275,6 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS))
     parser.add_argument("--output", type=Path, default=Path(), metavar="DIR", help="for findings")
     asked = parser.parse_args(argv)
+    asked.output.mkdir(parents=True, exist_ok=True)
     each = asked.seconds / len(asked.readers)
     outcomes = [fuzz(name, asked.seed, each, asked.output) for name in asked.readers]
     return 1 if any(outcome["FAILED"] for outcome in outcomes) else 0

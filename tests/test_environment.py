@@ -183,6 +183,12 @@ def test_any_name_will_do(capsys, data, digits, tmp_path, monkeypatch, name):
     said(capsys, "evaluate", "--", tmp_path / here)
 
 
+def test_the_home_of_nobody_is_a_name_like_any_other(capsys, tmp_path, weights, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said(capsys, "import", weights, "--run-dir", "~nobody-of-this-name/run")
+    assert (tmp_path / "~nobody-of-this-name" / "run" / "config.json").exists()
+
+
 # ---- Devices --------------------------------------------------------------------------------
 
 

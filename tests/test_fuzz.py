@@ -75,7 +75,7 @@ def test_a_pipe_is_not_waited_for(name, tmp_path):
         reader.read(tmp_path / reader.file)
 
 
-def test_the_same_seed_damages_the_same(folder):
+def test_the_same_seed_damages_the_same():
     for reader in fuzz.READERS.values():
         first, again, other = (
             list(itertools.islice(fuzz.contents(reader, seed), 20)) for seed in (1, 1, 2)
