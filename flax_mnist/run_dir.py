@@ -41,7 +41,7 @@ def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Pat
         FlaxMnistError: it cannot be made.
     """
     if run_dir is not None:
-        path = run_dir.expanduser()
+        path = Path(os.path.expanduser(run_dir))  # a home that nobody has is a name
         return path if resume else _make(path)
     stem = f"{dataset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
     names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]  # several runs within one second
@@ -134,7 +134,9 @@ def write_config(
         "dataset": {
             "name": record.dataset,
             "source": record.source,
-            "data_dir": str(record.data_dir.expanduser().resolve()) if record.data_dir else None,
+            "data_dir": str(Path(os.path.expanduser(record.data_dir)).resolve())
+            if record.data_dir
+            else None,
             "class_names": record.class_names,
         },
         "checkpoints": record.checkpoints._asdict() if record.checkpoints else None,

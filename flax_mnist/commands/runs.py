@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -63,7 +64,7 @@ def _read(folder: Path) -> tuple[list[Run], dict[Path, str]]:
     """The runs by time, and of each damaged one what is wrong with it."""
     from flax_mnist import run_dir
 
-    folder = folder.expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise RequestError(f"{folder}: there is no such folder.")
     runs, damages = [], {}
@@ -132,4 +133,4 @@ def _json(runs: list[Run], damages: dict[Path, str]) -> list[str]:
         for path, started, record, last in runs
     ]
     objects += [{"run": str(path), "error": damage} for path, damage in damages.items()]
-    return [json.dumps(line, ensure_ascii=False) for line in objects]
+    return [json.dumps(line) for line in objects]
