@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import re
 import shlex
@@ -174,8 +175,10 @@ class Train:
                     return self._try(dataset, device)
                 path = Path(hosts.text_from_first(lambda: str(self._folder(dataset.name, stack))))
                 background = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-                # While XLA compiles there is a core for what is needed later.
-                identity = background.submit(_identity, self.config, dataset)
+                # Begun when it is first asked for.
+                identity = functools.cache(
+                    lambda: background.submit(_identity, self.config, dataset)
+                )
                 progress = self._first_progress(path, identity)
                 renew()
                 if progress.epoch >= self.config.epochs:
@@ -225,14 +228,16 @@ class Train:
             if metrics:
                 self._tell(f"Dry run, two steps: {terminal.epoch_line(metrics, 1)}")
 
-    def _first_progress(self, path: Path, identity: Future[dict[str, Any]]) -> Progress:
+    def _first_progress(
+        self, path: Path, identity: Callable[[], Future[dict[str, Any]]]
+    ) -> Progress:
         """The beginning, or where the run in the folder stands: the same in all processes."""
         from flax_mnist import hosts, sharding, train
 
         beginning = train.begin(self.config)
         if hosts.are_many():
             hosts.require_same(
-                [identity.result(), self.config.epochs, self.checkpoints.checkpoint_every]
+                [identity().result(), self.config.epochs, self.checkpoints.checkpoint_every]
             )
         elif not self.checkpoints.resume:
             return beginning
@@ -245,13 +250,15 @@ class Train:
             seconds=float(progress.seconds),
         )
 
-    def _stand(self, path: Path, beginning: Progress, identity: Future[dict[str, Any]]) -> Progress:
+    def _stand(
+        self, path: Path, beginning: Progress, identity: Callable[[], Future[dict[str, Any]]]
+    ) -> Progress:
         """Where the run in the folder stands; its metrics end there too."""
         from flax_mnist import checkpoint, run_dir
 
         if not self.checkpoints.resume:
             return beginning
-        progress = checkpoint.restore(path, beginning, identity.result())
+        progress = checkpoint.restore(path, beginning, identity().result())
         if progress is None:
             self._tell(f"{path} has no checkpoint yet: starting from the beginning.")
             progress = beginning
@@ -278,7 +285,7 @@ class Train:
         path: Path,
         dataset: Dataset,
         first: Progress,
-        identity: Future[dict[str, Any]],
+        identity: Callable[[], Future[dict[str, Any]]],
         renew: Callable[[], None],
     ) -> None:
         from flax_mnist import checkpoint, hosts, plots, run_dir, train
@@ -292,6 +299,8 @@ class Train:
         run_chunk = train.compile_chunks(config, first, dataset.train, chunk)
         renew()
         self._tell(f"Compiled in {time.perf_counter() - start:.2f} s")
+        # Before, it would slow the start; while XLA trains, Python has nothing else to do.
+        identity()
         step = first.epoch * steps + first.step
         with contextlib.ExitStack() as stack:
             observers = self._observers(path, dataset, first, stack) if is_first else []
@@ -308,7 +317,9 @@ class Train:
                 # A signal to one process stops all, after the same step.
                 signum, done = hosts.largest(received() or 0), progress.epoch == config.epochs
                 if is_first and (signum or done or step // every > before // every):
-                    checkpoint.save(path, step, progress, identity.result(), self.checkpoints.keep)
+                    checkpoint.save(
+                        path, step, progress, identity().result(), self.checkpoints.keep
+                    )
                 if signum:
                     raise StoppedError(
                         f"{signals.word(signum)} after step {step:,} of {config.epochs * steps:,}. "
