@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import re
@@ -33,12 +34,19 @@ Command = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (by default that of the process) and returns its exit code."""
-    if argv is None:
-        argv = sys.argv[1:]
-        signals.watch()
-        terminal.never_fail_to_encode()
-        # It would tell of its caches.
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if argv is not None:
+        return _run(argv)
+    signals.watch()
+    terminal.never_fail_to_encode()
+    # It would tell of its caches.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    code = _run(sys.argv[1:])
+    # An ending process would look for garbage among all that it imported, for half a second.
+    gc.freeze()
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
     try:
         command = _parse(argv)
         if command is not None:

@@ -39,9 +39,9 @@ class State(NamedTuple):
 class Losses(NamedTuple):
     """What is kept of the losses of an epoch's batches so far; two scalars."""
 
-    total: Array
+    total: Array | NDArray[np.floating]
     """Their sum, nats."""
-    finite: Array
+    finite: Array | NDArray[np.int32]
     """int32: after how many of them the sum was finite. Once it is not, it never is again."""
 
 
@@ -174,7 +174,8 @@ def train_chunk(
 
 def no_losses(model: MLP) -> Losses:
     """Those before an epoch's first step."""
-    return Losses(jnp.zeros((), model.param_dtype), jnp.zeros((), jnp.int32))
+    # NumPy's: outside of `jit` each of JAX's would be a program to compile.
+    return Losses(np.zeros((), model.param_dtype), np.zeros((), np.int32))
 
 
 @functools.partial(

@@ -288,7 +288,7 @@ class Train:
         identity: Callable[[], Future[dict[str, Any]]],
         renew: Callable[[], None],
     ) -> None:
-        from flax_mnist import checkpoint, hosts, plots, run_dir, train
+        from flax_mnist import hosts, run_dir, train
 
         config, is_first = self.config, hosts.is_first()
         n = len(dataset.train.labels)
@@ -317,6 +317,8 @@ class Train:
                 # A signal to one process stops all, after the same step.
                 signum, done = hosts.largest(received() or 0), progress.epoch == config.epochs
                 if is_first and (signum or done or step // every > before // every):
+                    from flax_mnist import checkpoint
+
                     checkpoint.save(
                         path, step, progress, identity().result(), self.checkpoints.keep
                     )
@@ -328,6 +330,8 @@ class Train:
                     )
         if not is_first:
             return
+        from flax_mnist import plots
+
         curves = plots.draw_curves({path.name: run_dir.read_metrics(path)})
         plots.save(curves, path / run_dir.CURVES)
 
