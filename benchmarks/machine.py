@@ -100,7 +100,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     from flax_mnist import runtime
     from flax_mnist.data import load_dataset
 
-    device = runtime.start(settings.device, "float32", compilation_cache=False)  # type: ignore[arg-type]
+    device = runtime.start(settings.device, settings.config, compilation_cache=False)  # type: ignore[arg-type]
     dataset = load_dataset(settings.dataset, settings.data_dir)
     return {
         "dataset": dataset.name,

@@ -35,6 +35,9 @@ class Config:
     """Initial weights: torch is nn.Linear's uniform rule, flax is nn.Dense's LeCun normal."""
     precision: Precision = "float32"
     """Number format. bfloat16 computes in bfloat16 and keeps the weights in float32."""
+    deterministic: bool = False
+    """Sum every float32 product in float64, so that the weights have the same bits on any number of
+    devices, and make a GPU repeat itself, which a CPU does anyway."""
     seed: int = 0
     """Decides the initial weights and the order of the images."""
 
@@ -62,7 +65,13 @@ class Config:
         _require(self.init in get_args(Init), "init", self.init, " or ".join(get_args(Init)))
         precisions = get_args(Precision)
         _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
+        _require(type(self.deterministic) is bool, "deterministic", self.deterministic, "a bool")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+
+    @property
+    def sums_in_float64(self) -> bool:
+        """Whether products are float64: then `jax_enable_x64` must be on."""
+        return self.precision == "float64" or (self.precision == "float32" and self.deterministic)
 
     @property
     def weights(self) -> int:

@@ -76,10 +76,19 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
 
 
 def make_model(config: Config) -> MLP:
-    """The network that `config` describes. `precision="float64"` needs `jax_enable_x64`."""
-    wide = jnp.float64 if config.precision == "float64" else jnp.float32
-    narrow = jnp.bfloat16 if config.precision == "bfloat16" else wide
-    return MLP(config.hidden_sizes, config.init, dtype=narrow, param_dtype=wide)
+    """The network that `config` describes; `config.sums_in_float64` needs `jax_enable_x64`.
+
+    A deterministic float32 network computes its activations in float64 from weights in float32.
+    Adding up a gradient in another order, as other devices do, then changes its last bits in
+    float64, and next to none of what is left when it is rounded to float32.
+    """
+    products = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
+    return MLP(
+        config.hidden_sizes,
+        config.init,
+        dtype=jnp.float64 if config.sums_in_float64 else products[config.precision],
+        param_dtype=jnp.float64 if config.precision == "float64" else jnp.float32,
+    )
 
 
 def normalize(images: Array | NDArray[np.uint8], dtype: DTypeLike = jnp.float32) -> Array:

@@ -117,8 +117,6 @@ class Record(NamedTuple):
     class_names: tuple[str, ...]
     checkpoints: Checkpoints | None = None
     """None of an imported run: it was not trained here."""
-    deterministic: bool = False
-    """As the flag of that name."""
 
 
 def write_config(
@@ -140,7 +138,6 @@ def write_config(
             "class_names": record.class_names,
         },
         "checkpoints": record.checkpoints._asdict() if record.checkpoints else None,
-        "deterministic": record.deterministic,
         "topology": topology(),
         "environment": environment(device),
     }
@@ -264,7 +261,6 @@ def parse_config(text: str, path: Path) -> Record:
             Path(_typed(dataset["data_dir"], str)) if dataset["data_dir"] else None,
             names,
             Checkpoints(_typed(kept["every"], str), _typed(kept["keep"], int)) if kept else None,
-            _typed(record.get("deterministic", False), bool),
         )
     except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
         file = path / CONFIG if path.is_dir() else path

@@ -10,7 +10,7 @@ from typing import Literal
 import jax
 
 from flax_mnist.cache import cache_dir
-from flax_mnist.config import Precision
+from flax_mnist.config import Config
 from flax_mnist.errors import RequestError
 
 DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
@@ -22,25 +22,23 @@ _EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
 
 def start(
     device: DeviceName,
-    precision: Precision,
+    config: Config,
     compilation_cache: bool = True,
-    deterministic: bool = False,
     cpu_devices: int = 1,
 ) -> jax.Device:
     """Chooses the device that everything runs on.
 
     Args:
         device: `auto` is JAX's own choice: TPU, then GPU, then CPU.
-        precision: float64 has to be switched on in JAX.
+        config: float64 has to be switched on in JAX, and that a GPU repeats itself.
         compilation_cache: keep compiled programs in the user's cache folder, unless JAX was given
             another by `JAX_COMPILATION_CACHE_DIR`, or `JAX_ENABLE_COMPILATION_CACHE` is false.
-        deterministic: a GPU too shall give the same bits each time.
         cpu_devices: into so many the CPU is divided, if this is JAX's first use.
 
     Raises:
         RequestError: there is no such device; the message names those there are.
     """
-    jax.config.update("jax_enable_x64", precision == "float64")
+    jax.config.update("jax_enable_x64", config.sums_in_float64)
     if not compilation_cache:
         jax.config.update("jax_enable_compilation_cache", False)
     elif "JAX_COMPILATION_CACHE_DIR" not in os.environ and _can_be_written(_compiled()):
@@ -48,7 +46,7 @@ def start(
         # Every program of ours is small and quick to compile: keep them all.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if deterministic:
+    if config.deterministic:
         _be_deterministic()
     if cpu_devices > 1:
         with contextlib.suppress(RuntimeError):  # too late: it stays as it is

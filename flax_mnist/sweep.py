@@ -110,7 +110,7 @@ def shared_bytes(config: Config, dataset: Dataset) -> int:
 
 
 def _width(config: Config) -> int:
-    return 8 if config.precision == "float64" else 4
+    return 8 if config.sums_in_float64 else 4
 
 
 class Plan(NamedTuple):

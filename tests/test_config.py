@@ -19,6 +19,7 @@ def test_the_defaults_are_the_tutorials():
         "hidden_sizes": (128, 64),
         "init": "torch",
         "precision": "float32",
+        "deterministic": False,
         "seed": 0,
     }
 
@@ -50,6 +51,7 @@ def test_the_defaults_are_the_tutorials():
         ("epochs", float("nan")),
         ("batch_size", 64.0),
         ("hidden_sizes", (128, 64.5)),
+        ("deterministic", "yes"),
         ("seed", 0.5),
         ("seed", -1),
         ("seed", 2**32),

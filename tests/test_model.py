@@ -63,11 +63,15 @@ def test_flax_rule_is_lecun_normal_and_zero_bias():
         ("float32", "float32", "float32"),
         ("bfloat16", "float32", "bfloat16"),
         ("float64", "float64", "float64"),
+        ("float32, deterministic", "float32", "float64"),
+        ("bfloat16, deterministic", "float32", "bfloat16"),
     ],
 )
 def test_precision_decides_the_dtypes(precision, weights, products):
-    with jax.enable_x64(precision == "float64"):
-        model = make_model(Config(precision=precision))
+    precision, _, deterministic = precision.partition(", ")
+    config = Config(precision=precision, deterministic=bool(deterministic))
+    with jax.enable_x64(config.sums_in_float64):
+        model = make_model(config)
         params = model.init(jax.random.key(0), jnp.zeros((1, 784)))["params"]
         images = np.zeros((2, 28, 28), np.uint8)
         assert {str(array.dtype) for array in jax.tree.leaves(params)} == {weights}

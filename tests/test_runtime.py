@@ -32,6 +32,6 @@ def test_deterministic_is_set_noted_and_repeated(settings, digits, tmp_path):
     assert main(["train", *flags, str(second), "--config", str(first)]) == 0
     for path in (first, second):
         config = json.loads((path / run_dir.CONFIG).read_text())
-        assert config["deterministic"] is True
+        assert config["config"]["deterministic"] is True
         assert config["environment"]["XLA_FLAGS"] == expected
-    assert run_dir.read_config(second).deterministic
+    assert run_dir.read_config(second).config.deterministic

@@ -24,7 +24,7 @@ class Fit(Program):
 
     def __init__(self, dataset: Dataset, settings: Settings, steps_per_execution: int = 1) -> None:
         config = settings.config
-        place = runtime.start(settings.device, config.precision, settings.compilation_cache)  # type: ignore[arg-type]
+        place = runtime.start(settings.device, config, settings.compilation_cache)  # type: ignore[arg-type]
         self.device = place.device_kind
         self.batch_size = config.batch_size
         keras.utils.set_random_seed(config.seed)

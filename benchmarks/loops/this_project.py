@@ -25,7 +25,7 @@ class _Jax(Program):
         self, dataset: Dataset, settings: Settings, precision: Precision = "float32"
     ) -> None:
         self.config = dataclasses.replace(settings.config, precision=precision)
-        place = runtime.start(settings.device, self.config.precision, settings.compilation_cache)  # type: ignore[arg-type]
+        place = runtime.start(settings.device, self.config, settings.compilation_cache)  # type: ignore[arg-type]
         self.place = place
         self.device = place.device_kind
         self.dataset = dataset

@@ -39,8 +39,6 @@ class Machine:
     """Device to run on; auto is JAX's choice: TPU, else GPU, else CPU."""
     no_compilation_cache: bool = False
     """Do not keep compiled programs in the user's cache folder for the next start."""
-    deterministic: bool = False
-    """Make a GPU give the same bits each time, as a CPU does anyway."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -48,13 +46,7 @@ class Machine:
         """Makes JAX's settings, and returns the device that everything runs on."""
         from flax_mnist import runtime
 
-        return runtime.start(
-            self.device,
-            config.precision,
-            not self.no_compilation_cache,
-            self.deterministic,
-            cpu_devices,
-        )
+        return runtime.start(self.device, config, not self.no_compilation_cache, cpu_devices)
 
 
 @dataclasses.dataclass(frozen=True)

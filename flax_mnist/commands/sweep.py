@@ -152,7 +152,6 @@ def _save_best(
         command.data_dir,
         dataset.class_names,
         run_dir.Checkpoints(Checkpoints.checkpoint_every, Checkpoints.keep),
-        command.machine.deterministic,
     )
     run_dir.write_config(path, record, device)
     for metrics in (metrics for member, metrics in rows if member == config):

@@ -122,7 +122,6 @@ class Train:
             dataset=record.dataset,
             data_dir=record.data_dir,
             checkpoints=Checkpoints(False, every, keep),
-            machine=Machine(deterministic=record.deterministic),
         )
 
     def _read_config(self, path: Path) -> Record:
@@ -276,7 +275,6 @@ class Train:
             self.data_dir,
             dataset.class_names,
             kept,
-            self.machine.deterministic,
         )
         run_dir.write_config(path, record, device)
 

@@ -15,7 +15,7 @@ from flax_mnist.data import Dataset
 
 class _OnXla(Program):
     def __init__(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        place = runtime.start(settings.device, "float32", settings.compilation_cache)  # type: ignore[arg-type]
+        place = runtime.start(settings.device, settings.config, settings.compilation_cache)  # type: ignore[arg-type]
         self.device = place.device_kind
         self.out: Any = ()
         self.prepare(dataset, settings, **options)
