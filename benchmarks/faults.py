@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     chance = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
         runs = Runs(Path(name))
-        campaign = {
+        campaign: dict[str, tuple[int, Callable[[], str]]] = {
             "SIGKILL, resumed until done": (
                 arguments.kills,
                 lambda: killed(runs, chance),
@@ -64,7 +64,11 @@ def main(argv: list[str] | None = None) -> int:
         table = Table("fault", "times", *OUTCOMES)
         bad = 0
         for fault, (times, strike) in campaign.items():
-            outcomes = Counter(strike() for _ in range(times))
+            outcomes: Counter[str] = Counter()
+            for number in range(times):
+                outcomes[strike()] += 1
+                said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+                print(f"{fault}: {number + 1} of {times}: {said}", file=sys.stderr, flush=True)
             table.add_row(fault, str(times), *(str(outcomes[outcome]) for outcome in OUTCOMES))
             bad += outcomes[WRONG] + outcomes[LOST]
     Console(width=100).print(table)

@@ -1,8 +1,8 @@
 """How rows are compared fairly: a fresh process each, in turns, on the same cores.
 
 1. Each row's process is started alone. It imports, prepares and trains a first epoch, each timed.
-2. A row with variants, or one that may be faster on a single thread than on all, runs every way for
-   a turn; the fastest stays, the others end. So every framework has all cores and may use fewer.
+2. A row with variants, or one that may be faster on a single thread than on all, runs every way, by
+   turns; the fastest stays, the others end. So every framework has all cores and may use fewer.
 3. The rows that are left take turns: forwards in one round, backwards in the next (ABBA), so that
    a machine that slows down or speeds up favours none. A turn is an epoch that is not timed, then
    about a second's worth of timed ones; the device is synchronised before each clock reading.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import selectors
 import subprocess
@@ -41,7 +42,7 @@ class Plan:
     turn_seconds: float = 1.0
     """Timed epochs fill about this long; one is the least."""
     trial_turns: int = 3
-    """Turns by which variants and numbers of threads compete for a row."""
+    """Turns in which variants and numbers of threads compete for a row."""
     warm_seconds: float = 2.0
     """A row whose epoch takes longer has no untimed ones: cold caches are nothing to it."""
     slow_seconds: float = 2.0
@@ -182,71 +183,97 @@ def left_out(row: Row, reason: str) -> dict[str, Any]:
 
 
 def enter(row: Row, settings: Settings, plan: Plan, cores: int) -> Entrant:
-    """Starts a row's process: of several candidates the one that is fastest in a turn."""
-    result = blank(row)
-    entrant = Entrant(row, result)
+    """Starts a row's process: of several candidates the fastest one, when they take turns."""
+    entrant = Entrant(row, blank(row))
     candidates = row.candidates(cores, settings.device)
     if isinstance(candidates, str):
         entrant.drop(RowError("skipped", candidates))
         return entrant
-    trials: list[dict[str, Any]] = []
-    problem = None
-    for variant, threads in candidates:
-        trial: dict[str, Any] = {"variant": variant.label, "threads": threads}
-        trials.append(trial)
-        try:
-            process = Process(variant, threads, settings)
-            try:
-                first = first_call(process, result.get("first_seconds"))
-                seconds = try_out(process, plan, entrant, alone=len(candidates) == 1)
-            except BaseException:
-                process.close()
-                raise
-        except RowError as error:
-            trial["reason"] = str(error)
-            problem = problem or error
-            continue
-        trial["seconds"] = seconds
-        if entrant.process and seconds >= entrant.epoch_seconds:
-            process.close()
-            continue
-        if entrant.process:
-            entrant.process.close()
-        entrant.process, entrant.epoch_seconds = process, seconds
-        result |= {
-            "variant": variant.label,
-            "threads": threads,
-            "first_seconds": first,
-            **process.first,
-        }
-    if entrant.process is None:
-        assert problem
-        entrant.drop(problem)
-    elif len(trials) > 1:
-        result["trials"] = trials
+    trials = [Trial(variant, threads) for variant, threads in candidates]
+    try:
+        for trial in trials:
+            best = min((t for t in trials if t.process), key=lambda t: t.seconds, default=None)
+            trial.begin(settings, best)
+        for number in range(plan.trial_turns if len(trials) > 1 else 0):
+            for trial in trials if number % 2 == 0 else reversed(trials):
+                trial.take_turn(plan)
+        chosen = min((t for t in trials if t.process), key=lambda t: t.seconds, default=None)
+    except BaseException:
+        chosen = None
+        raise
+    finally:
+        for trial in trials:
+            if trial is not chosen:
+                trial.end()
+    if chosen is None:
+        entrant.drop(next(trial.problem for trial in trials if trial.problem))
+        return entrant
+    assert chosen.process
+    entrant.process, entrant.epoch_seconds = chosen.process, chosen.seconds
+    entrant.result |= {
+        "variant": chosen.variant.label,
+        "threads": chosen.threads,
+        "first_seconds": chosen.first_seconds,
+        **chosen.process.first,
+    }
+    if len(trials) > 1:
+        entrant.result["trials"] = [trial.told() for trial in trials]
     return entrant
 
 
-def first_call(process: Process, best: float | None) -> float:
-    """Seconds of a candidate's first call, which may compile."""
-    (seconds,) = process.ask(warm_up=0, calls=1)["seconds"]
-    # Compiling takes all of a row's candidates about as long.
-    if best and seconds > 1 and seconds > 3 * best:
-        raise RowError("failed", f"given up: its first call took {seconds:.1f} s, not {best:.1f}")
-    return float(seconds)
+@dataclasses.dataclass
+class Trial:
+    """A candidate for a row: one of its variants, on so many threads."""
 
+    variant: Variant
+    threads: int
+    process: Process | None = None
+    problem: RowError | None = None
+    first_seconds: float = 0.0
+    """Of its first call, which may compile."""
+    seconds: float = math.inf
+    """Of its fastest later call: whatever else the machine did meanwhile only added to it."""
 
-def try_out(process: Process, plan: Plan, entrant: Entrant, alone: bool) -> float:
-    """Seconds of a later call: one, or where candidates compete the fastest of some turns."""
-    best = entrant.epoch_seconds
-    # Threads that wait for a busy core can take minutes over an epoch: such a one need not win.
-    limit = 20 + 10 * best if best else PATIENCE
-    (seconds,) = process.ask(warm_up=0, calls=1, timeout=limit)["seconds"]
-    if not alone and seconds < plan.slow_seconds:
-        calls = plan.trial_turns * calls_of(seconds, plan)
-        # The fastest: whatever else the machine did meanwhile only added to it.
-        seconds = min(process.ask(warm_up=0, calls=calls, timeout=limit)["seconds"])
-    return float(seconds)
+    def begin(self, settings: Settings, best: Trial | None) -> None:
+        """Starts its process and makes two calls, unless the best one so far is far ahead."""
+        try:
+            self.process = Process(self.variant, self.threads, settings)
+            self.first_seconds = self.ask()
+            # Compiling takes all of a row's candidates about as long.
+            if best and self.first_seconds > max(1, 3 * best.first_seconds):
+                said = f"{self.first_seconds:.1f} s, not {best.first_seconds:.1f}"
+                raise RowError("failed", f"given up: its first call took {said}")  # noqa: TRY301
+            # Threads that wait for a busy core can take minutes over an epoch.
+            self.seconds = self.ask(timeout=20 + 10 * best.seconds if best else PATIENCE)
+        except RowError as error:
+            self.problem = error
+            self.end()
+
+    def take_turn(self, plan: Plan) -> None:
+        """Some more calls, where they do not take long."""
+        if self.process is None or self.seconds > plan.slow_seconds:
+            return
+        try:
+            self.seconds = min(self.seconds, self.ask(calls_of(self.seconds, plan)))
+        except RowError as error:
+            self.problem = error
+            self.end()
+
+    def ask(self, calls: int = 1, timeout: float = PATIENCE) -> float:
+        """Seconds of the fastest of some calls."""
+        assert self.process
+        return float(min(self.process.ask(warm_up=0, calls=calls, timeout=timeout)["seconds"]))
+
+    def end(self) -> None:
+        """Ends its process."""
+        if self.process:
+            self.process.close()
+        self.process = None
+
+    def told(self) -> dict[str, Any]:
+        """As it is kept with the results."""
+        known = {"reason": str(self.problem)} if self.problem else {"seconds": self.seconds}
+        return {"variant": self.variant.label, "threads": self.threads, **known}
 
 
 def calls_of(seconds: float, plan: Plan) -> int:

@@ -73,8 +73,9 @@ def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
     return Variant(f"benchmarks.loops.pytorch:{name}", options, needs, True, label)
 
 
-def _ours(name: str, **options: Any) -> Variant:
-    return Variant(f"benchmarks.loops.this_project:{name}", options, ("jax", "flax", "optax"))
+def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
+    needs = ("jax", "flax", "optax")
+    return Variant(f"benchmarks.loops.this_project:{name}", options, needs, label=label)
 
 
 def _ceiling(name: str, tune_threads: bool = False, **options: Any) -> tuple[Variant, ...]:
@@ -131,7 +132,14 @@ ROWS: tuple[Row, ...] = (
     Row("J1", "jitted step a call", "headline", "ours", (_ours("Step"),), True),
     Row("J2", "epoch scan: the CLI", "headline", "ours", (_ours("EpochScan"),), True),
     Row("J3", "all epochs at once", "headline", "ours", (_ours("AllEpochs"),)),
-    Row("J4", "vmap over models", "labelled", "ours", (_ours("ManyModels"),), True),
+    Row(
+        "J4",
+        "many models: sweep",
+        "labelled",
+        "ours",
+        (_ours("ManyModels", "one vmap"), _ours("Sweep", "a core for each")),
+        True,
+    ),
     Row(
         "J5",
         "J2 in bfloat16",

@@ -167,7 +167,7 @@ def compile_programs(plan: Plan, dataset: Dataset, together: bool) -> Programs:
             trains one after the other, which suits the core of a CPU.
     """
     template, mesh = plan.template, plan.mesh
-    own, common = _shardings(mesh)
+    own, common = shardings(mesh)
     model = make_model(template)
 
     def train(member: tuple[State, Array], images: Array, labels: Array) -> tuple[State, Array]:
@@ -222,7 +222,7 @@ def _for_each(function: Callable[..., Any], mesh: Mesh, together: bool) -> Any:
     return jax.jit(spread)
 
 
-def _shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
     """Of what each member has of its own, and of what is common to all."""
     return NamedSharding(mesh, PartitionSpec("members")), NamedSharding(mesh, PartitionSpec())
 
@@ -267,7 +267,7 @@ def fit(plan: Plan, dataset: Dataset, programs: Programs) -> Iterator[Epoch]:
     Where a single run would stop, because its loss is not finite, no other member is concerned.
     """
     template = plan.template
-    own, common = _shardings(plan.mesh)
+    own, common = shardings(plan.mesh)
     train, test = jax.device_put((dataset.train, dataset.test), common)
     for number, group in enumerate(plan.groups):
         lanes = [*group, *[group[-1]] * (_lanes(plan) - len(group))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from benchmarks.program import Program, Settings, UnavailableError, Weights, batches
-from flax_mnist import interop, model, runtime, train
+from flax_mnist import interop, model, runtime, sweep, train
 from flax_mnist.config import Config, Precision
 from flax_mnist.data import Dataset
 
@@ -25,7 +26,12 @@ class _Jax(Program):
         self, dataset: Dataset, settings: Settings, precision: Precision = "float32"
     ) -> None:
         self.config = dataclasses.replace(settings.config, precision=precision)
-        place = runtime.start(settings.device, self.config, settings.compilation_cache)  # type: ignore[arg-type]
+        place = runtime.start(
+            settings.device,  # type: ignore[arg-type]
+            self.config,
+            settings.compilation_cache,
+            self.cpu_devices(settings),
+        )
         self.place = place
         self.device = place.device_kind
         self.dataset = dataset
@@ -36,6 +42,9 @@ class _Jax(Program):
         start = time.perf_counter()
         self.run = self.compile(settings)
         self.compile_seconds = time.perf_counter() - start
+
+    def cpu_devices(self, settings: Settings) -> int:
+        return 1
 
     def init_state(self, settings: Settings) -> train.State:
         return train.init_state(self.config)
@@ -77,7 +86,7 @@ class EpochScan(_Jax):
 
         def run(
             state: train.State, images: Array, labels: Array, order: Any
-        ) -> tuple[train.State, Array]:
+        ) -> tuple[train.State, Any]:
             state, losses = run_chunk(state, none, images, labels, order)
             return state, losses.total / steps
 
@@ -154,6 +163,33 @@ class ManyModels(_Jax):
             interop.to_torch_state_dict(jax.tree.map(lambda leaf, i=i: leaf[i], self.state.params))
             for i in range(self.models)
         ]
+
+
+class Sweep(ManyModels):
+    """What `flax-mnist sweep` runs on a CPU: a device a core, which trains its models in turn."""
+
+    def cpu_devices(self, settings: Settings) -> int:
+        # Each has as many models: a sweep would fill up with models that are not counted.
+        return math.gcd(settings.models, sweep.cpu_devices(settings.models))
+
+    def compile(self, settings: Settings) -> Any:
+        if self.place.platform != "cpu":
+            raise UnavailableError("on an accelerator a sweep is one vmap")
+        devices = jax.local_devices()[: self.cpu_devices(settings)]
+        plan = sweep.make_plan(self.configs(), self.dataset, devices, sweep.memory(self.place))
+        programs = sweep.compile_programs(plan, self.dataset, together=False)
+        own, common = sweep.shardings(plan.mesh)
+        self.state, self.data = jax.device_put(self.state, own), jax.device_put(self.data, common)
+
+        def run(
+            state: train.State, images: Array, labels: Array, orders: Any
+        ) -> tuple[train.State, Array]:
+            after: tuple[train.State, Array] = programs.train(
+                (state, jax.device_put(orders, own)), images, labels
+            )
+            return after
+
+        return run
 
 
 class FrameworkPrecision(_Jax):
