@@ -50,7 +50,8 @@ class Plan:
     slow_rounds: int = 7
     """Rounds in which such a row has a turn, spread evenly."""
     settle_seconds: float = 0.25
-    """Pause before a turn, in which the thread pools of the row before fall asleep."""
+    """Pause before a turn, in which the thread pools of the row before fall asleep. It also
+    ends spells in which two virtual cores share one of the host's, kept up by threads that spin."""
     score: bool = True
 
     def turns_of(self, slow: bool) -> set[int]:
@@ -253,6 +254,7 @@ class Trial:
         """Some more calls, where they do not take long."""
         if self.process is None or self.seconds > plan.slow_seconds:
             return
+        time.sleep(plan.settle_seconds)
         try:
             self.seconds = min(self.seconds, self.ask(calls_of(self.seconds, plan)))
         except RowError as error:
