@@ -81,7 +81,7 @@ def _explain(error: Exception) -> int:
 # ---- Flags ----------------------------------------------------------------------------------
 
 
-LOOK = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+LOOK = (tyro.conf.OmitArgPrefixes,)
 
 
 def _parse(argv: Sequence[str]) -> Command | None:

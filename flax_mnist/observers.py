@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from flax_mnist import run_dir, terminal
 from flax_mnist.config import Config
-from flax_mnist.errors import RequestError
 from flax_mnist.train import Metrics, Progress
 
 Observer = Callable[[Progress, Metrics], None]
@@ -42,17 +41,8 @@ def json_lines(dataset_name: str) -> Observer:
 
 @contextlib.contextmanager
 def tensorboard(path: Path) -> Iterator[Observer]:
-    """Writes TensorBoard's event files into a folder.
-
-    Raises:
-        RequestError: tensorboardX is not installed.
-    """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise RequestError(
-            "--tensorboard needs tensorboardX: pip install 'flax-mnist[tensorboard]'."
-        ) from error
+    """Writes TensorBoard's event files into a folder."""
+    from tensorboardX import SummaryWriter
 
     with SummaryWriter(str(path)) as writer:
 
@@ -76,8 +66,10 @@ def weights_gif(path: Path, before: Progress) -> Iterator[Observer]:
         kernels[progress.epoch] = np.array(progress.state.params["Dense_0"]["kernel"])
 
     observe(before, None)
-    yield observe
-    plots.save_weights_gif(kernels, path)
+    try:
+        yield observe
+    finally:
+        plots.save_weights_gif(kernels, path)
 
 
 @contextlib.contextmanager

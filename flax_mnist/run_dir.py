@@ -117,6 +117,8 @@ class Record(NamedTuple):
     class_names: tuple[str, ...]
     checkpoints: Checkpoints | None = None
     """None of an imported run: it was not trained here."""
+    devices: int | None = None
+    """That shared each batch; read from what `write_config` saw. None where it is not known."""
 
 
 def write_config(
@@ -261,6 +263,7 @@ def parse_config(text: str, path: Path) -> Record:
             Path(_typed(dataset["data_dir"], str)) if dataset["data_dir"] else None,
             names,
             Checkpoints(_typed(kept["every"], str), _typed(kept["keep"], int)) if kept else None,
+            _typed(record["topology"]["devices"], int) if "topology" in record else None,
         )
     except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
         file = path / CONFIG if path.is_dir() else path

@@ -41,7 +41,7 @@ _Plain = functools.partial(_Console, highlight=False, markup=False, emoji=False,
 _out, _err = _Plain(), _Plain(stderr=True)
 
 BAR_WIDTH = 40
-WIDE_ENOUGH_FOR_IMAGE = 60
+WIDE_ENOUGH_FOR_IMAGE, WIDE_ENOUGH_FOR_LOSS = 60, 80
 """Columns."""
 SHADES = " .:-=+*#%@"
 
@@ -120,16 +120,37 @@ def warnings_at_both_ends() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress_bar(steps: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar that the yielded function sets to a step; nothing where there is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+def progress_bar(
+    steps: int, done: int, is_shown: bool = True
+) -> Iterator[Callable[[int, Metrics | None], None]]:
+    """A bar; nothing where it is not to be shown or there is no terminal.
 
-    columns = ("Steps", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=_out, transient=True, disable=not sys.stdout.isatty()
-    ) as progress:
-        task = progress.add_task("", total=steps, completed=done)
-        yield lambda step: progress.update(task, completed=step)
+    The yielded function sets it to a step, and tells loss and images/s of an epoch that has ended.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[str | ProgressColumn]
+    columns = ["Steps", BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()]
+    if _out.width >= WIDE_ENOUGH_FOR_LOSS:
+        columns.append(TextColumn("{task.fields[last]}"))
+    is_off = not (is_shown and sys.stdout.isatty())
+    with Progress(*columns, console=_out, transient=True, disable=is_off) as progress:
+        task = progress.add_task("", total=steps, completed=done, last="")
+
+        def advance(step: int, metrics: Metrics | None) -> None:
+            if metrics:
+                rate = f"{metrics.images_per_second:,.0f} images/s"
+                progress.update(task, last=f"loss {metrics.train_loss:.4f}  {rate}")
+            progress.update(task, completed=step)
+
+        yield advance
 
 
 def header(config: Config, dataset: Dataset, params: Params, device: jax.Device) -> str:

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from flax_mnist import Config, evaluation, init_state, interop
+from flax_mnist.run_dir import read_metrics
 from tests.command_line import COMMAND, ask, environment, refused, run, said
 from tests.conftest import write_idx_dir
 from tests.odd_files import link_to_itself
@@ -275,15 +276,41 @@ def test_twenty_columns_cut_no_line(unfriendly):
 
 @POSIX
 def test_a_narrow_terminal_without_colours_gets_a_progress_bar(data, tmp_path):
+    text = seen_on_a_terminal(20, data, tmp_path / "run")
+    assert "Epoch 3/3  Training loss: " in text
+    bars = re.findall(r"Steps .*?(?=\r)", text)
+    assert "━━━" in bars[-1]
+    assert max(map(len, bars)) <= 20
+    assert not re.search(r"\x1b\[[\d;]*m", text)  # a colour
+
+
+@POSIX
+def test_the_progress_bar_tells_loss_and_rate(data, tmp_path):
+    text = seen_on_a_terminal(80, data, tmp_path / "run")
+    told = re.findall(r"48/48 .*?loss (\S+)  (\S+) images/s", text)[-1]
+    last = read_metrics(tmp_path / "run")[-1]
+    assert told == (f"{last.train_loss:.4f}", f"{last.images_per_second:,.0f}")
+
+
+@POSIX
+@pytest.mark.parametrize("flag", ["--quiet", "--json"])
+def test_what_is_to_say_nothing_else_draws_no_bar_on_a_terminal(data, tmp_path, flag):
+    text = seen_on_a_terminal(120, data, tmp_path / "run", flag)
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert text.replace("\r\n", "\n").strip("\n") == ("" if flag == "--quiet" else metrics).strip()
+
+
+def seen_on_a_terminal(columns: int, data: Path, run: Path, *more: str) -> str:
+    """What `train` writes to a terminal of so many columns, control sequences and all."""
     import fcntl
     import pty
     import struct
     import termios
 
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 20, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     process = subprocess.Popen(
-        [*COMMAND, "train", "--data-dir", data, "--epochs", "3", "--run-dir", tmp_path / "run"],
+        [*COMMAND, "train", "--data-dir", data, "--epochs", "3", "--run-dir", run, *more],
         stdout=theirs, stderr=subprocess.PIPE,
         env=environment(TERM="xterm", NO_COLOR="1", COLUMNS=None),
     )  # fmt: skip
@@ -292,12 +319,7 @@ def test_a_narrow_terminal_without_colours_gets_a_progress_bar(data, tmp_path):
     while chunk := _read(ours):
         seen += chunk
     assert process.wait(60) == 0, process.stderr.read()
-    text = seen.decode()
-    assert "Epoch 3/3  Training loss: " in text
-    bars = re.findall(r"Steps .*?(?=\r)", text)
-    assert "━━━" in bars[-1]
-    assert max(map(len, bars)) <= 20
-    assert not re.search(r"\x1b\[[\d;]*m", text)  # a colour
+    return seen.decode()
 
 
 def _read(terminal: int) -> bytes:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from flax_mnist import Config, init_state, run_dir
+from flax_mnist import Config, cli, init_state, run_dir
 from flax_mnist.cli import main
+from tests.command_line import run
 from tests.conftest import write_idx_dir
 
 
@@ -67,6 +69,34 @@ def test_a_config_file_repeats_a_run_and_flags_override_it(data, tmp_path):
     )
 
 
+def test_a_config_file_repeats_the_devices_too(data, tmp_path):
+    old, same = tmp_path / "old", tmp_path / "same"
+    flags = ["--data-dir", data, "--learning-rate", 0.05, "--epochs", 2, "--num-devices", 4]
+    assert run("train", "--run-dir", old, "--device", "cpu", *flags).returncode == 0
+    assert run("train", "--run-dir", same, "--config", old / "config.json").returncode == 0
+    topologies = [json.loads((r / "config.json").read_text())["topology"] for r in (old, same)]
+    assert topologies[0] == topologies[1]
+    assert topologies[0]["devices"] == 4
+    assert (old / run_dir.WEIGHTS).read_bytes() == (same / run_dir.WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("then", [True, False])
+@pytest.mark.parametrize("now", [True, False])
+def test_a_flag_overrides_a_config_file_both_ways(tmp_path, then, now):
+    record = run_dir.Record(
+        Config(deterministic=then),
+        "mnist",
+        "",
+        None,
+        tuple("0123456789"),
+        run_dir.Checkpoints("1", 3),
+    )
+    run_dir.write_config(tmp_path, record, jax.devices()[0])
+    flag = "--deterministic" if now else "--no-deterministic"
+    command = cli._parse(["train", "--config", str(tmp_path / "config.json"), flag])
+    assert command.config == Config(deterministic=now)
+
+
 def test_a_config_file_that_is_none_is_refused(tmp_path, capsys):
     assert main(["train", "--config", str(tmp_path / "nothing.json")]) == 2
     (tmp_path / "bad.json").write_text("{")
@@ -109,6 +139,7 @@ def test_tensorboard_without_its_package_names_the_extra(data, tmp_path, capsys,
     monkeypatch.setitem(__import__("sys").modules, "tensorboardX", None)
     assert train(data, tmp_path / "run", "--tensorboard") == 2
     assert "flax-mnist[tensorboard]" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -21,6 +21,8 @@ def directory(default: str) -> Any:
     return tyro.conf.arg(metavar="DIR", help_behavior_hint=f"(default: {default})")
 
 
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""A flag without a --no- of its own: nothing but the command line could switch it on."""
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 Trained = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
 DataDir = Annotated[Path | None, directory("tensorflow-datasets' own")]
@@ -37,9 +39,9 @@ class Machine:
 
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Device to run on; auto is JAX's choice: TPU, else GPU, else CPU."""
-    no_compilation_cache: bool = False
+    no_compilation_cache: Switch = False
     """Do not keep compiled programs in the user's cache folder for the next start."""
-    debug: bool = False
+    debug: Switch = False
     """Show the traceback of an error."""
 
     def start(self, config: Config, cpu_devices: int = 1) -> jax.Device:

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from flax_mnist import terminal
+from flax_mnist.commands.flags import Switch
 from flax_mnist.errors import RequestError
 
 
@@ -22,7 +23,7 @@ class Plot:
         tyro.conf.arg(metavar="RUN_DIR [RUN_DIR ...]", help_behavior_hint="(required)"),
     ]
     """Run folders."""
-    weights: bool = False
+    weights: Switch = False
     """Draw the weights into each unit of the first layer instead, 28x28 as the images are."""
     output: Annotated[
         Path | None,

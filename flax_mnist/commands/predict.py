@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from flax_mnist import terminal
-from flax_mnist.commands.flags import Machine, RunDataDir, RunDataset, Trained
+from flax_mnist.commands.flags import Machine, RunDataDir, RunDataset, Switch, Trained
 from flax_mnist.errors import FlaxMnistError, RequestError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Predict:
     """Folder with the images, as for train."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE.png")] = None
     """Draw the images beside their charts into this file; the ending decides the format."""
-    json: bool = False
+    json: Switch = False
     """Print one JSON object a picture instead of a chart."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import tyro
 
 from flax_mnist import terminal
+from flax_mnist.commands.flags import Switch
 from flax_mnist.errors import DataError, RequestError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Runs:
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Path("runs")
     """Folder of run folders."""
-    json: bool = False
+    json: Switch = False
     """Print one JSON object a run instead of a table."""
 
     def run(self) -> None:

@@ -14,7 +14,7 @@ import tyro
 
 from flax_mnist import terminal
 from flax_mnist.commands.flags import DataDir, Machine, directory
-from flax_mnist.commands.train import Checkpoints
+from flax_mnist.commands.train import Checkpoints, draw_curves
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import FlaxMnistError, RequestError
 
@@ -108,7 +108,7 @@ class Sweep:
                 _append(path / ROWS, epoch.rows, dataset.name)
                 sweep.collect(outcomes, epoch)
                 terminal.say(terminal.sweep_line(epoch, plan))
-                advance(len(rows) * steps)
+                advance(len(rows) * steps, None)
         return rows, list(outcomes.values())
 
 
@@ -157,3 +157,4 @@ def _save_best(
     for metrics in (metrics for member, metrics in rows if member == config):
         run_dir.append_metrics(path, metrics, dataset.name)
     interop.save_weights(path / run_dir.WEIGHTS, params)
+    draw_curves(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import math
 import re
 import shlex
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from flax_mnist import signals, terminal
-from flax_mnist.commands.flags import Cluster, DataDir, Machine, directory
+from flax_mnist.commands.flags import Cluster, DataDir, Machine, Switch, directory
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import RequestError, StoppedError
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 class Checkpoints:
     """What is kept of a run, so that it can go on."""
 
-    resume: bool = False
+    resume: Switch = False
     """Go on with the run in --run-dir from its newest checkpoint, with its own settings. The result
     is that of a run never interrupted, bit for bit. --epochs extends it."""
     checkpoint_every: Annotated[str, tyro.conf.arg(metavar="N|Nsteps")] = "1"
@@ -67,20 +68,30 @@ class Checkpoints:
 class Output:
     """What is shown and written besides."""
 
-    quiet: bool = False
+    quiet: Switch = False
     """Print nothing but warnings and errors."""
-    json: bool = False
+    json: Switch = False
     """Print one JSON object an epoch, that of metrics.jsonl, and nothing else."""
-    tensorboard: bool = False
+    tensorboard: Switch = False
     """Write TensorBoard's event files into the run folder's tensorboard."""
-    gif: bool = False
-    """Draw the first layer's weights after each epoch into weights.gif in the run folder."""
+    gif: Switch = False
+    """Draw the first layer's weights after each epoch, from where this process begins, into
+    weights.gif in the run folder."""
     profile: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write a trace of JAX's profiler there, of the second epoch or the only one."""
 
     def __post_init__(self) -> None:
         if self.quiet and self.json:
             raise RequestError("--quiet and --json: choose one.")
+        if self.tensorboard and not importlib.util.find_spec("tensorboardX"):
+            raise RequestError(
+                "--tensorboard needs tensorboardX: pip install 'flax-mnist[tensorboard]'."
+            )
+
+    @property
+    def is_for_people(self) -> bool:
+        """Whether what happens is told in words."""
+        return not (self.quiet or self.json)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +107,8 @@ class Train:
     """Folder to write to."""
     like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None
     """Take settings and images from this file of an old run; further flags override them."""
-    dry_run: bool = False
-    """Train for two steps and write no files."""
+    dry_run: Switch = False
+    """Train for two steps and keep no run."""
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     output: Output = dataclasses.field(default_factory=Output)
     cluster: Cluster = dataclasses.field(default_factory=Cluster)
@@ -117,11 +128,14 @@ class Train:
         if record.checkpoints is None:
             raise RequestError(f"{path}: was not trained here: only its weights are known.")
         every, keep = record.checkpoints
+        # Others would round differently. A run that goes on takes what there is.
+        devices = None if self.checkpoints.resume or self.cluster.is_joint else record.devices
         return Train(
             config=record.config,
             dataset=record.dataset,
             data_dir=record.data_dir,
             checkpoints=Checkpoints(False, every, keep),
+            cluster=Cluster(num_devices=devices),
         )
 
     def _read_config(self, path: Path) -> Record:
@@ -206,7 +220,7 @@ class Train:
     def _tell(self, what: str) -> None:
         from flax_mnist import hosts
 
-        if hosts.is_first() and not (self.output.quiet or self.output.json):
+        if hosts.is_first() and self.output.is_for_people:
             terminal.say(what)
 
     def _try(self, dataset: Dataset, device: jax.Device) -> None:
@@ -286,7 +300,7 @@ class Train:
         identity: Callable[[], Future[dict[str, Any]]],
         renew: Callable[[], None],
     ) -> None:
-        from flax_mnist import hosts, run_dir, train
+        from flax_mnist import hosts, train
 
         config, is_first = self.config, hosts.is_first()
         n = len(dataset.train.labels)
@@ -302,8 +316,9 @@ class Train:
         step = first.epoch * steps + first.step
         with contextlib.ExitStack() as stack:
             observers = self._observers(path, dataset, first, stack) if is_first else []
-            bar = terminal.progress_bar(config.epochs * steps, step)
-            advance = stack.enter_context(bar) if is_first else lambda _: None
+            is_shown = is_first and self.output.is_for_people
+            bar = terminal.progress_bar(config.epochs * steps, step, is_shown)
+            advance = stack.enter_context(bar)
             received = stack.enter_context(signals.patience())
             for progress, metrics in train.fit(config, dataset, first, run_chunk, chunk):
                 renew()
@@ -311,7 +326,7 @@ class Train:
                 if metrics:
                     for observe in observers:
                         observe(progress, metrics)
-                advance(step)
+                advance(step, metrics)
                 # A signal to one process stops all, after the same step.
                 signum, done = hosts.largest(received() or 0), progress.epoch == config.epochs
                 if is_first and (signum or done or step // every > before // every):
@@ -321,17 +336,15 @@ class Train:
                         path, step, progress, identity().result(), self.checkpoints.keep
                     )
                 if signum:
+                    if is_first:
+                        draw_curves(path)
                     raise StoppedError(
                         f"{signals.word(signum)} after step {step:,} of {config.epochs * steps:,}. "
                         f"Go on with: flax-mnist train --resume --run-dir {shlex.quote(str(path))}",
                         128 + signum,
                     )
-        if not is_first:
-            return
-        from flax_mnist import plots
-
-        curves = plots.draw_curves({path.name: run_dir.read_metrics(path)})
-        plots.save(curves, path / run_dir.CURVES)
+        if is_first:
+            draw_curves(path)
 
     def _observers(
         self, path: Path, dataset: Dataset, first: Progress, stack: contextlib.ExitStack
@@ -351,6 +364,15 @@ class Train:
             profile = observers.profile(self.output.profile, first.epoch, self.config.epochs)
             chosen.append(stack.enter_context(profile))
         return chosen
+
+
+def draw_curves(path: Path) -> None:
+    """Draws what is known of the run in a folder, once it has an epoch."""
+    from flax_mnist import plots, run_dir
+
+    rows = run_dir.read_metrics(path) if (path / run_dir.METRICS).exists() else []
+    if rows:
+        plots.save(plots.draw_curves({path.name: rows}), path / run_dir.CURVES)
 
 
 def _identity(config: Config, dataset: Dataset) -> dict[str, Any]:
