@@ -27,7 +27,7 @@ from benchmarks.rows import ROWS
 from flax_mnist.config import DatasetName
 
 FULL = protocol.Plan()
-QUICK = protocol.Plan(turn_seconds=0.6, warm_seconds=0.3, slow_rounds=3, settle_seconds=0.15)
+QUICK = protocol.Plan(turn_seconds=0.6, trial_turns=2, slow_rounds=3, settle_seconds=0.15)
 SCALING = protocol.Plan(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
 
 BATCH_SIZES = tuple(2**k for k in range(4, 14))
@@ -165,12 +165,15 @@ def whole_processes(
         for entry in found if number % 2 == 0 else reversed(found):
             row, result = next(r for r in ROWS if r.name == entry["name"]), measured[entry["name"]]
             with tempfile.TemporaryDirectory() as cache:
-                for kind in ("cold", "warm"):
-                    entry[kind].append(
-                        protocol.whole_process(
-                            row.variants[0], result["threads"], settings, Path(cache)
+                try:
+                    for kind in ("cold", "warm"):
+                        entry[kind].append(
+                            protocol.whole_process(
+                                row.variants[0], result["threads"], settings, Path(cache)
+                            )
                         )
-                    )
+                except protocol.RowError as error:
+                    say(f"{row.name}: {error}")
         say(f"whole processes, round {number + 1} of {WHOLE_ROUNDS}")
     return found
 

@@ -22,7 +22,10 @@ from benchmarks.program import Settings
 
 ROOT = Path(__file__).parents[1]
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "keras", "tinygrad")
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "pillow", "keras",
+    "tinygrad",
+)  # fmt: skip
 VARIABLES = re.compile(
     r"(XLA|JAX|OMP|MKL|OPENBLAS|TORCH|PYTORCH|KMP|GOMP|CUDA|NVIDIA)_|NPROC$|NUM_THREADS$"
 )

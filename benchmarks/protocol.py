@@ -347,8 +347,8 @@ def finish(entrant: Entrant, plan: Plan) -> None:
         return
     try:
         if plan.score:
-            answer = entrant.process.ask(score=True)
-            entrant.result |= {"scores": answer["scores"], "peak_memory": answer["peak_memory"]}
+            # Its peak memory is no longer of interest: judging takes more than training.
+            entrant.result["scores"] = entrant.process.ask(score=True)["scores"]
     except RowError as error:
         entrant.drop(error)
         return
@@ -369,6 +369,9 @@ def whole_process(
         threads: that it may use.
         settings: `compilation_cache` is switched on.
         cache: JAX's compilation cache; an empty folder makes a cold start.
+
+    Raises:
+        RowError: it failed.
     """
     settings = dataclasses.replace(settings, compilation_cache=True)
     variables = environment(threads, settings) | {
@@ -378,14 +381,18 @@ def whole_process(
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     start = time.perf_counter()
-    done = subprocess.run(
-        command(variant, settings, whole=True),
-        env=variables,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=_errors(),
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command(variant, settings, whole=True),
+            env=variables,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=_errors(),
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error
     seconds = time.perf_counter() - start
     if done.returncode:
         raise RowError("failed", f"its process ended with code {done.returncode}")

@@ -76,6 +76,7 @@ def summarize(result: Mapping[str, Any]) -> Summary:
         for name, row in rows.items()
         if (row["family"], row["kind"]) == ("pytorch", "headline")
         and times[name]
+        and row["status"] == "ok"
         and valid[name] is not False
     }
     best = min(contenders, key=contenders.__getitem__) if contenders else None
@@ -92,7 +93,8 @@ def summarize(result: Mapping[str, Any]) -> Summary:
         scores = row.get("scores")
         models = f"{row['models']} models" if row["models"] > 1 else None
         wrong = status == "invalid" and "test accuracy " + ", ".join(f"{a:.1%}" for _, a in scores)
-        tuned = [part for part in (wrong, models, tuning(row)) if part]
+        fewer = f"median of {len(mine)} rounds" if len(mine) < result["plan"]["rounds"] else None
+        tuned = [part for part in (wrong, models, fewer, tuning(row)) if part]
         return Line(
             **fields,
             status=status,
@@ -255,7 +257,7 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
     """What the figures mean, what is missing and why, and what speaks against them."""
     said = []
     if summary.best_pytorch:
-        said.append(f"- x torch: against {summary.best_pytorch}, the fastest PyTorch row.")
+        said.append(f"- x torch: against {summary.best_pytorch}, the fastest PyTorch row that ran.")
     if any(line.kind == "labelled" for line in summary.lines):
         said.append(
             "- \\*: not the headline rule (batch 64, float32, one network); a rate of many models "

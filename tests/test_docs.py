@@ -47,7 +47,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 DOCUMENTS = sorted([*ROOT.glob("docs/*.md"), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
 
 TEXTS = [*DOCUMENTS, ROOT / "README.md"]
-"""The README's blocks are run by a test of its own."""
+"""The README's Python runs in a test of its own; its commands are parsed below."""
 
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 each_text = pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
@@ -213,6 +213,20 @@ def test_every_block_runs_and_prints_what_is_shown(path: Path) -> None:
         )
         assert shown.shape == drawn.shape
         assert np.abs(shown - drawn).mean() < 2
+
+
+def test_every_command_of_the_readme_parses() -> None:
+    """Also where another program starts it: `srun`, or `ssh` with a quoted command."""
+    shell = [b for b in blocks((ROOT / "README.md").read_text("utf-8")) if b.language == "sh"]
+    lines = "\n".join(b.code for b in shell).replace("\\\n", "").splitlines()
+    found = [re.search(r"flax-mnist \w[^\"]*", line) for line in lines]
+    assert len([command for command in found if command]) >= 6
+    for command in found:
+        if command:
+            parse_command(command[0])
+    for line in lines:
+        if line.startswith("python3 -m venv"):
+            parse_command(line)
 
 
 # ---- names and links ----------------------------------------------------------------------------

@@ -73,6 +73,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(data, tmp_path, signum
     assert process.returncode == code
     assert f"flax-mnist: {word} after step" in err
     assert f"train --resume --run-dir '{path}'" in err
+    assert (path / run_dir.CURVES).exists()
     epochs = len(run_dir.read_metrics(path)) + 2
     assert main(resume(path, "--epochs", epochs)) == 0
     straight = tmp_path / "straight"

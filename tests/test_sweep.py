@@ -434,6 +434,7 @@ def test_the_best_member_is_kept_as_a_run_that_can_be_repeated(swept, dataset, c
     assert expected in capsys.readouterr().out
     assert main(["predict", str(swept / "best"), "--index", "0"]) == 0
     assert {"best", "loss.png", "sweep.jsonl"} <= {path.name for path in swept.iterdir()}
+    assert (swept / "best" / "loss.png").exists()
 
 
 def test_a_sweep_is_not_overwritten(swept, capsys):

@@ -37,9 +37,9 @@ class _Jax(Program):
         self.dataset = dataset
         self.n = len(dataset.train.labels)
         self.epochs_done = 0
-        self.state = self.init_state(settings)
         self.data: Any = jax.device_put(dataset.train)
         start = time.perf_counter()
+        self.state = self.init_state(settings)
         self.run = self.compile(settings)
         self.compile_seconds = time.perf_counter() - start
 
