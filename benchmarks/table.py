@@ -269,6 +269,10 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
             "- comp.: seconds of compiling; correct: test accuracy after 5 epochs, valid near "
             f"{r['accuracy']:.1%} and test loss {r['loss']:.3f} ({r['source']})."
         )
+    imports = [
+        f"{row['name']} {row['import_seconds']:.1f}" for row in result["rows"] if row["turns"]
+    ]
+    said.append(f"- Importing, before all else, took seconds: {', '.join(imports)}.")
     grouped: dict[str, list[str]] = {}
     for line in summary.lines:
         if line.note:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import flax_mnist
+from benchmarks import table
 from flax_mnist.cli import Command
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +34,10 @@ def test_its_tree_names_files_that_are_there():
     assert named <= there
 
 
-def test_its_benchmark_is_the_stored_one():
-    stored = (ROOT / "benchmarks/results/amd-epyc-2-cores.md").read_text(encoding="utf-8")
+def test_its_benchmark_is_made_from_the_stored_samples():
+    path = ROOT / "benchmarks/results/amd-epyc-2-cores"
+    stored = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert stored == table.render(json.loads(path.with_suffix(".json").read_text("utf-8")))
     rows = [line for line in stored.splitlines() if line.startswith("|")]
     assert len(rows) > 20
     assert [line for line in README.splitlines() if line in rows] == rows
