@@ -75,8 +75,11 @@ def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], k
     arrays = _arrays(progress)
     folder = run_dir / FOLDER
     unfinished = (folder / UNFINISHED).absolute()
-    if not all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f"):
-        raise FlaxMnistError(f"The weights are not finite after step {step:,}; nothing was saved.")
+    if not _are_finite(arrays):
+        raise FlaxMnistError(
+            f"The weights are not finite after step {step:,}; nothing was saved. "
+            "Try a smaller --learning-rate."
+        )
     try:
         folder.mkdir(exist_ok=True)
         remove_unfinished(run_dir)
@@ -137,7 +140,9 @@ def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress |
                 stacklevel=2,
             )
         tree = jax.tree.structure((like.state, like.losses))
-        state, losses = jax.tree.unflatten(tree, [jax.numpy.asarray(a) for a in arrays.values()])
+        state, losses = jax.tree.unflatten(
+            tree, [jax.numpy.asarray(arrays[name]) for name in _arrays(like)]
+        )
         return Progress(state, losses, manifest.epoch, manifest.step, manifest.seconds)
     before = sorted((run_dir / FOLDER).glob(f"*.{DAMAGED}*"))
     if found or before:
@@ -203,7 +208,7 @@ class _Arrays:
 
 
 def _load(path: Path) -> tuple[Manifest, Arrays]:
-    """A checkpoint that is whole; its arrays in the manifest's order."""
+    """A checkpoint that is whole."""
     manifest = read_manifest(path / MANIFEST)
     try:
         digests = _digests(path)
@@ -215,9 +220,20 @@ def _load(path: Path) -> tuple[Manifest, Arrays]:
         if manifest.files.get(name) != digests[name]:
             raise DataError(f"{path / name}: is damaged: it is not what was saved.")
     held = _Arrays({})
-    with _alone():
-        ocp.load_checkpointables(path.absolute(), {PROGRESS: held})
-    return manifest, {name: held.arrays[name] for name in manifest.arrays}
+    try:
+        with _alone():
+            ocp.load_checkpointables(path.absolute(), {PROGRESS: held})
+    except Exception as error:  # whatever Orbax and safetensors make of a file they do not know
+        raise DataError(f"{path}: cannot be loaded ({error!r:.200}).") from error
+    if json.loads(json.dumps(_specs(held.arrays))) != manifest.arrays:
+        raise DataError(f"{path}: its arrays are not those that its manifest names.")
+    if not _are_finite(held.arrays):
+        raise DataError(f"{path}: not all of its numbers are finite.")
+    return manifest, held.arrays
+
+
+def _are_finite(arrays: Arrays) -> bool:
+    return all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f")
 
 
 def read_manifest(file: Path) -> Manifest:
@@ -233,9 +249,12 @@ def read_manifest(file: Path) -> Manifest:
     if hashlib.sha256(content).hexdigest().encode() + b"\n" != seal:
         raise DataError(f"{file}: is damaged: it is not what was saved.")
     try:
-        return Manifest(**json.loads(content))
+        manifest = Manifest(**json.loads(content))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: is no manifest ({error}).") from error
+    if not all(isinstance(p, dict) for p in (manifest.run, manifest.arrays, manifest.files)):
+        raise DataError(f"{file}: is no manifest: run, arrays and files must be objects.")
+    return manifest
 
 
 def _sealed(manifest: Manifest) -> bytes:

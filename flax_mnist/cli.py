@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(argv)
     signals.watch()
+    terminal.never_without_streams()
     terminal.never_fail_to_encode()
     # It would tell of its caches.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

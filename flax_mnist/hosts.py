@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import sys
 import threading
 import time
@@ -68,6 +69,8 @@ def join(cluster: Cluster, limit: int) -> None:
         f"not all processes came to {where} within {patience} s. Each needs the same --coordinator "
         "and --num-processes and a --process-id of its own."
     )
+    if cluster.coordinator and cluster.process_id == 0:
+        _require_can_listen(cluster.coordinator)
     with watch(patience, missing):
         try:
             jax.distributed.initialize(
@@ -87,6 +90,21 @@ def join(cluster: Cluster, limit: int) -> None:
         except RuntimeError as error:
             raise RequestError(f"--coordinator {where}: cannot listen there ({error}).") from error
     _joined = True
+
+
+def _require_can_listen(address: str) -> None:
+    """Tries it: where gRPC cannot, it ends the process with a segmentation fault."""
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(place)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"--coordinator {address}: cannot listen there ({reason}).") from error
 
 
 def is_first() -> bool:
@@ -150,9 +168,9 @@ def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
 
     def wait() -> None:
         while renewed.wait(limit):
+            renewed.clear()  # before the look: an end in between sets it again
             if ended:
                 return
-            renewed.clear()
         terminal.leave(f"flax-mnist: {complaint}")
         _leave(1)
 

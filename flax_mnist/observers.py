@@ -66,10 +66,8 @@ def weights_gif(path: Path, before: Progress) -> Iterator[Observer]:
         kernels[progress.epoch] = np.array(progress.state.params["Dense_0"]["kernel"])
 
     observe(before, None)
-    try:
-        yield observe
-    finally:
-        plots.save_weights_gif(kernels, path)
+    yield observe
+    plots.save_weights_gif(kernels, path)
 
 
 @contextlib.contextmanager

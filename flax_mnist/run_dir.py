@@ -30,6 +30,8 @@ CURVES, LOCK = "loss.png", "lock"
 
 Kind = TypeVar("Kind")
 
+OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", "sweep.jsonl")
+"""What stands in a folder where something has been trained."""
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
@@ -71,10 +73,11 @@ def _make(path: Path, exist_ok: bool = True) -> Path:
 
 
 def require_no_run(path: Path) -> None:
-    """Refuses with a `RequestError` a folder that holds a run."""
-    if (path / CONFIG).exists():
+    """Refuses with a `RequestError` a folder that holds a run, what is left of one, or a sweep."""
+    if any((path / name).exists() for name in OF_A_RUN):
         raise RequestError(
-            f"{path}: holds a run already. Give another --run-dir, or --resume to train it further."
+            f"{path}: holds a run already, or what is left of one. Give another --run-dir, or "
+            "--resume to train a run further."
         )
 
 
@@ -95,8 +98,10 @@ def only_writer(path: Path) -> Iterator[None]:
         raise RequestError(f"{path}: another process is training there.") from error
     except OSError as error:
         raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
-    with lock:
+    try:
         yield
+    finally:
+        lock.release()
 
 
 class Checkpoints(NamedTuple):

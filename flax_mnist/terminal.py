@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """`| head` has seen enough; a training goes on without a reader."""
-        silence()
+        silence(sys.stderr if self.stderr else sys.stdout)
 
 
 _Plain = functools.partial(_Console, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -71,10 +71,17 @@ def complain(what: str, style: str | None = None) -> None:
         _err.print(what, style=style)
 
 
-def silence() -> None:
-    """Sends all further output to nowhere."""
+def silence(stream: TextIO | None = None) -> None:
+    """Sends all further output to nowhere: that of stdout, or of another stream."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, (stream or sys.stdout).fileno())
+
+
+def never_without_streams() -> None:
+    """Opens to nowhere what the process was started without: `>&-` in a shell."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def leave(what: str) -> None:

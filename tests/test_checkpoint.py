@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from safetensors.numpy import load_file, save_file
 
 from flax_mnist import Config, checkpoint
@@ -123,6 +124,49 @@ def test_a_file_too_many_an_empty_folder_and_a_file_instead_are_no_checkpoint(ru
     said = "\n".join(str(w.message) for w in warnings)
     assert all(f"{step}/" in said and f"{step}.damaged" in said for step in (30, 40, 50))
     assert names(run) == {"10", "20", "30.damaged", "40.damaged", "50.damaged"}
+
+
+def seal(folder: Path, **change: object) -> None:
+    """Makes a manifest of what is in a checkpoint now: whoever writes both files can."""
+    content = json.loads((folder / "manifest.json").read_text().splitlines()[0]) | change
+    content |= {"files": checkpoint._digests(folder)} if "files" not in change else {}
+    text = json.dumps(content)
+    (folder / "manifest.json").write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda a: {n: x if x.dtype.kind == "i" else x * np.nan for n, x in a.items()}, "finite"),
+        (lambda a: {n: x.astype(np.float16) for n, x in a.items()}, "arrays are not those"),
+        (lambda a: {n: x[..., None] for n, x in a.items()}, "arrays are not those"),
+        (lambda a: dict(list(a.items())[1:]), "arrays are not those"),
+        (lambda a: b"\xff" * 7 + b"\x00{}", "cannot be loaded"),
+    ],
+    ids=["NaN", "dtype", "shape", "one is missing", "lying header"],
+)
+def test_sealed_files_with_other_arrays_than_promised_are_damaged(run, change, says):
+    folder = run / checkpoint.FOLDER / "30"
+    (file,) = folder.rglob(checkpoint.ARRAYS)
+    changed = change(safetensors.numpy.load(file.read_bytes()))
+    file.write_bytes(changed if isinstance(changed, bytes) else safetensors.numpy.save(changed))
+    seal(folder)
+    with pytest.warns(FlaxMnistWarning, match=rf"30: .*{says}.*set aside"):
+        assert_same(restore(run), progress(20))
+
+
+def test_a_sealed_manifest_in_another_order_permutes_nothing(run):
+    folder = run / checkpoint.FOLDER / "30"
+    arrays = json.loads((folder / "manifest.json").read_text().splitlines()[0])["arrays"]
+    seal(folder, arrays=dict(reversed(arrays.items())))
+    assert_same(restore(run), progress(30))
+
+
+@pytest.mark.parametrize("part", ["run", "arrays", "files"])
+def test_a_sealed_manifest_of_other_types_is_none(run, part):
+    seal(run / checkpoint.FOLDER / "30", **{part: None})
+    with pytest.warns(FlaxMnistWarning, match=r"30/manifest.json: is no manifest.*set aside"):
+        assert_same(restore(run), progress(20))
 
 
 def test_where_none_is_whole_each_is_named_and_nothing_is_renamed(run):

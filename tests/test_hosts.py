@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from flax_mnist import hosts, run_dir
 from flax_mnist.cli import main
+from tests.command_line import run
 from tests.conftest import write_idx_dir
 
 COMMAND = [sys.executable, "-m", "flax_mnist", "train"]
@@ -226,6 +227,10 @@ def test_where_there_is_no_cluster_none_is_found(tmp_path):
             ["--coordinator", "localhost", "--num-processes", "2", "--process-id", "0"],
             "it must be ADDRESS:PORT",
         ),
+        (
+            ["--coordinator", "localhost:99999", "--num-processes", "2", "--process-id", "0"],
+            "it must be ADDRESS:PORT",
+        ),
         (["--distributed", "auto", "--process-id", "0"], "give it alone"),
         (["--peer-timeout", "0"], "peer-timeout is 0"),
     ],
@@ -234,6 +239,26 @@ def test_a_wrong_combination_is_refused(tmp_path, capsys, flags, said):
     assert main(["train", "--run-dir", str(tmp_path / "run"), *flags]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:9911", "no.such.host.invalid:1"])
+def test_where_process_0_cannot_listen_it_says_so(tmp_path, address):
+    flags = ["--coordinator", address, "--num-processes", "2", "--process-id", "0"]
+    done = run("train", "--run-dir", tmp_path / "run", *flags)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"flax-mnist: --coordinator {address}: cannot listen there (")
+    assert done.stderr.count("\n") == 1
+
+
+def test_where_another_program_listens_process_0_says_so(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        flags = ["--coordinator", address, "--num-processes", "2", "--process-id", "0"]
+        done = run("train", "--run-dir", tmp_path / "run", *flags)
+    assert done.returncode == 2
+    assert "cannot listen there (Address already in use)" in done.stderr
 
 
 def test_alone_there_is_nothing_to_agree_on():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from benchmarks import faults
 from flax_mnist import checkpoint, run_dir
 from flax_mnist.cli import main
+from tests.command_line import environment
 from tests.conftest import write_idx_dir
 
 COMMAND = [sys.executable, "-m", "flax_mnist"]
@@ -232,6 +234,43 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(data, tmp_pat
     assert steps[-1] in (bad - 1, bad - 2)
     assert main(resume(path)) == 1
     assert f"in step {bad}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such shell")
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_was_never_there_stops_no_training(data, tmp_path, closed):
+    words = shlex.join([*COMMAND, *flags(data, tmp_path / "run", epochs=1)])
+    redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
+    done = subprocess.run(
+        ["sh", "-c", f"{words} {redirect}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("Epoch 1/1" in done.stdout) == (closed == "stderr")
+    assert len(run_dir.read_metrics(tmp_path / "run")) == 1
+
+
+def test_a_reader_of_stderr_that_leaves_takes_nothing_from_stdout(tmp_path):
+    ear, stderr = os.pipe()
+    os.close(ear)
+    done = subprocess.run(
+        [*COMMAND, "train", "--json", "--epochs", "1", "--run-dir", tmp_path / "run"],
+        stdout=subprocess.PIPE, stderr=stderr, text=True, check=False,
+        env=environment(XDG_CACHE_HOME=str(tmp_path), HOME=str(tmp_path)),
+    )  # fmt: skip
+    os.close(stderr)
+    assert done.stdout == (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "left", ["metrics.jsonl", "weights.safetensors", "checkpoints", "sweep.jsonl"]
+)
+def test_what_is_left_of_a_run_is_not_written_over(data, tmp_path, capsys, left):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / left).write_text("kept")
+    assert main(flags(data, path)) == 2
+    assert "holds a run already, or what is left of one" in capsys.readouterr().err
+    assert {file.name for file in path.iterdir()} == {left}
 
 
 @pytest.mark.parametrize("where", ["/dev/full", "closed pipe"])

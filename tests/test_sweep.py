@@ -441,7 +441,7 @@ def test_a_sweep_is_not_overwritten(swept, capsys):
     before = (swept / "sweep.jsonl").read_bytes()
     asked = ["sweep", "--data-dir", str(swept.parent / "idx"), "--run-dir", str(swept)]
     assert main(asked) == 2
-    assert "holds a sweep already" in capsys.readouterr().err
+    assert "holds a run already" in capsys.readouterr().err
     assert (swept / "sweep.jsonl").read_bytes() == before
 
 

@@ -151,6 +151,15 @@ def test_the_profile_is_a_trace(data, tmp_path, epochs):
     assert len(list((tmp_path / "p").rglob("*.xplane.pb"))) == 1
 
 
+def test_a_profile_that_has_no_folder_trains_nothing(data, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert train(data, tmp_path / "run", "--profile", tmp_path / "file") == 2
+    assert "is a file, and must be a folder" in capsys.readouterr().err
+    assert train(data, tmp_path / "run", "--profile", tmp_path / "file" / "in") == 1
+    assert f"{tmp_path / 'file' / 'in'}: Not a directory" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_first_weights_are_those_of_the_seed(data, tmp_path):
     """A learning rate too small to move a float32 leaves them as they were."""
     assert main(

@@ -85,7 +85,8 @@ class Cluster:
             raise RequestError("--coordinator, --num-processes and --process-id: give all three.")
         if self.coordinator is None or self.num_processes is None or self.process_id is None:
             return
-        if not re.fullmatch(r".+:\d{1,5}", self.coordinator):
+        port = re.fullmatch(r".+:(\d{1,5})", self.coordinator)
+        if not port or not 0 < int(port[1]) < 2**16:
             raise RequestError(f"coordinator is {self.coordinator!r}; it must be ADDRESS:PORT.")
         if not 0 <= self.process_id < self.num_processes:
             raise RequestError(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from flax_mnist.model import Params
     from flax_mnist.sweep import Outcome, Rows
 
+MAX_SEEDS = 100_000
+"""More than this is taken for a slip: they would train for a day."""
 ROWS, PICTURE, BEST = "sweep.jsonl", "loss.png", "best"
 
 
@@ -67,13 +69,15 @@ class Sweep:
         from flax_mnist.data import load_dataset
 
         config = Config(**dataclasses.asdict(self.config))
+        if self.seeds > MAX_SEEDS:
+            raise RequestError(f"seeds is {self.seeds:,}; it must be at most {MAX_SEEDS:,}.")
         members = sweep.combinations(config, self.learning_rates, self.momenta, self.seeds)
         device = self.machine.start(config, sweep.cpu_devices(len(members)))
         with terminal.warnings_at_both_ends():
             dataset = load_dataset(self.dataset, self.data_dir)
             path = run_dir.create(self.run_dir, f"sweep-{dataset.name}")
             with run_dir.only_writer(path):
-                _require_no_sweep(path)
+                run_dir.require_no_run(path)  # now that nobody else can make one
                 rows, outcomes = self._train(members, dataset, device, path)
                 best = min(outcomes, key=lambda outcome: outcome.rank)
                 terminal.say(terminal.sweep_table(outcomes, best, dataset.test.labels))
@@ -110,11 +114,6 @@ class Sweep:
                 terminal.say(terminal.sweep_line(epoch, plan))
                 advance(len(rows) * steps, None)
         return rows, list(outcomes.values())
-
-
-def _require_no_sweep(path: Path) -> None:
-    if (path / ROWS).exists() or (path / BEST).exists():
-        raise RequestError(f"{path}: holds a sweep already. Give another --run-dir.")
 
 
 def _append(file: Path, rows: Rows, dataset_name: str) -> None:

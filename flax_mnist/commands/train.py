@@ -76,7 +76,7 @@ class Output:
     """Write TensorBoard's event files into the run folder's tensorboard."""
     gif: Switch = False
     """Draw the first layer's weights after each epoch, from where this process begins, into
-    weights.gif in the run folder."""
+    weights.gif in the run folder, if the run comes to its end."""
     profile: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Write a trace of JAX's profiler there, of the second epoch or the only one."""
 
@@ -87,6 +87,9 @@ class Output:
             raise RequestError(
                 "--tensorboard needs tensorboardX: pip install 'flax-mnist[tensorboard]'."
             )
+
+        if self.profile and self.profile.exists() and not self.profile.is_dir():
+            raise RequestError(f"--profile {self.profile}: is a file, and must be a folder.")
 
     @property
     def is_for_people(self) -> bool:
@@ -150,7 +153,11 @@ class Train:
             self._start()
             with hosts.watch_others(self.cluster.peer_timeout):
                 text = hosts.text_from_first(lambda: run_dir.read_config_text(path))
-        return run_dir.parse_config(text, path)
+        record = run_dir.parse_config(text, path)
+        if record.config.deterministic and not self.config.deterministic:
+            # JAX is running: it is too late to tell it from what was read.
+            raise RequestError(f"{path}: was --deterministic; several processes must be told so.")
+        return record
 
     def _start(self) -> jax.Device:
         """Meets the other processes, and makes JAX's settings."""
@@ -170,6 +177,8 @@ class Train:
         from flax_mnist.data import load_dataset
 
         device = self._start()
+        if self.output.profile:  # JAX would tell after the epoch, and of C++
+            self.output.profile.mkdir(parents=True, exist_ok=True)
         devices = sharding.choose_devices(device, self.cluster.num_devices)
         with hosts.watch_others(self.cluster.peer_timeout):
             hosts.meet()
