@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import io
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -177,6 +176,8 @@ def full_disk(runs: Runs, chance: random.Random) -> str:
     process = subprocess.Popen(
         command(path, EPOCHS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+    import resource  # Unix has it, and only Linux the function
+
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     _, said = process.communicate()
     if process.returncode != 1 or "Traceback" in said or not said:

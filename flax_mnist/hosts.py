@@ -197,6 +197,20 @@ def watch_others(limit: float) -> Iterator[Callable[[], None]]:
         yield renew
 
 
+def require_alike() -> None:
+    """Refuses processes with different numbers of devices: they could not even speak about it.
+
+    Raises:
+        RequestError: in each process whose number is not the average.
+    """
+    mine, all_devices = jax.local_device_count(), jax.device_count()
+    if mine * jax.process_count() != all_devices:
+        raise RequestError(
+            f"process {jax.process_index()}: has {mine} devices, of {all_devices} in "
+            f"{jax.process_count()} processes; each needs as many. Check --num-devices."
+        )
+
+
 def silence_others() -> None:
     """No process but the first warns: all of them would say the same."""
     if not is_first():

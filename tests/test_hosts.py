@@ -190,6 +190,30 @@ def test_one_that_never_starts_and_an_address_that_is_the_only_one(data, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_killed_process_0_ends_the_others_in_time(data, tmp_path):
+    path = tmp_path / "run"
+    with processes(*[new_run(data, path, "--epochs", 100_000)] * 2) as both:
+        wait_for(both[0], "Epoch 2/")
+        both[0].kill()
+        code, _, err = end(both[1])
+    assert code not in (None, 0)
+    assert err  # whether we speak first, or JAX does, is a race
+    epochs = len(run_dir.read_metrics(path)) + 1
+    assert main(["train", *resume(path, "--epochs", epochs)]) == 0
+    assert_same_result(path, straight(data, tmp_path / "straight", epochs))
+
+
+def test_processes_with_different_numbers_of_devices_are_refused(data, tmp_path):
+    flags = [new_run(data, tmp_path / "run", "--num-devices", n) for n in (1, 2)]
+    with processes(*flags) as both:
+        ends = [end(process, 180) for process in both]
+    for i, (code, _, err) in enumerate(ends):
+        assert code == 2
+        assert f"process {i}: has {i + 1} devices, of 3 in 2 processes" in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_processes_of_different_runs_are_refused(data, tmp_path):
     flags = [new_run(data, tmp_path / "run", "--seed", seed) for seed in (0, 1)]
     with processes(*flags) as both:

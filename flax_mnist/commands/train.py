@@ -161,8 +161,12 @@ class Train:
 
     def _start(self) -> jax.Device:
         """Meets the other processes, and makes JAX's settings."""
+        from flax_mnist import hosts
+
         self.cluster.join()
-        return self.machine.start(self.config, self.cluster.num_devices or 1)
+        device = self.machine.start(self.config, self.cluster.num_devices or 1)
+        hosts.require_alike()
+        return device
 
     def run(self) -> None:
         """Trains, with a line for each epoch."""
