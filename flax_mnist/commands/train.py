@@ -87,7 +87,6 @@ class Output:
             raise RequestError(
                 "--tensorboard needs tensorboardX: pip install 'flax-mnist[tensorboard]'."
             )
-
         if self.profile and self.profile.exists() and not self.profile.is_dir():
             raise RequestError(f"--profile {self.profile}: is a file, and must be a folder.")
 
