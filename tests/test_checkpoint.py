@@ -134,10 +134,14 @@ def seal(folder: Path, **change: object) -> None:
     (folder / "manifest.json").write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n")
 
 
+def without_numbers(array: np.ndarray) -> np.ndarray:
+    return np.full_like(array, np.nan) if array.dtype.kind == "f" else array
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda a: {n: x if x.dtype.kind == "i" else x * np.nan for n, x in a.items()}, "finite"),
+        (lambda a: {n: without_numbers(x) for n, x in a.items()}, "numbers are finite"),
         (lambda a: {n: x.astype(np.float16) for n, x in a.items()}, "arrays are not those"),
         (lambda a: {n: x[..., None] for n, x in a.items()}, "arrays are not those"),
         (lambda a: dict(list(a.items())[1:]), "arrays are not those"),
