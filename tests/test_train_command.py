@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from flax_mnist import Config, cli, init_state, run_dir
 from flax_mnist.cli import main
-from tests.command_line import run
+from tests.command_line import ask, run
 from tests.conftest import write_idx_dir
 
 
@@ -48,7 +48,8 @@ def test_quiet_and_json_exclude_each_other(data, tmp_path, capsys):
 
 def test_a_dry_run_takes_two_steps_and_writes_no_files(data, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--data-dir", str(data), "--dry-run"]) == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert ask("train", "--data-dir", data, "--dry-run") == 0
     out = capsys.readouterr().out
     assert "Dry run, two steps" in out
     # Two batches' mean loss is near log(10) at the beginning.

@@ -110,7 +110,7 @@ class Train:
     like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None
     """Take settings and images from this file of an old run; further flags override them."""
     dry_run: Switch = False
-    """Train for two steps and keep no run."""
+    """Train for two steps and write no files, unless the images must first be fetched or drawn."""
     checkpoints: Checkpoints = dataclasses.field(default_factory=Checkpoints)
     output: Output = dataclasses.field(default_factory=Output)
     cluster: Cluster = dataclasses.field(default_factory=Cluster)
@@ -163,7 +163,10 @@ class Train:
         from flax_mnist import hosts
 
         self.cluster.join()
-        device = self.machine.start(self.config, self.cluster.num_devices or 1)
+        machine = self.machine
+        if self.dry_run:
+            machine = dataclasses.replace(machine, no_compilation_cache=True)
+        device = machine.start(self.config, self.cluster.num_devices or 1)
         hosts.require_alike()
         return device
 
