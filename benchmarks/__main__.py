@@ -27,7 +27,9 @@ from benchmarks.rows import ROWS
 from flax_mnist.config import DatasetName
 
 FULL = protocol.Plan()
-QUICK = protocol.Plan(turn_seconds=0.6, trial_turns=2, slow_rounds=3, settle_seconds=0.15)
+QUICK = protocol.Plan(
+    turn_seconds=0.5, trial_turns=2, slow_rounds=3, settle_seconds=0.15, retakes=1
+)
 SCALING = protocol.Plan(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
 
 BATCH_SIZES = tuple(2**k for k in range(4, 14))

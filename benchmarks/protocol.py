@@ -6,8 +6,11 @@
 3. The rows that are left take turns: forwards in one round, backwards in the next (ABBA), so that
    a machine that slows down or speeds up favours none. A turn is an epoch that is not timed, then
    about a second's worth of timed ones; the device is synchronised before each clock reading.
-4. Waiting processes sleep; what they took of the CPU nevertheless is written down.
-5. The weights that each row had after the tutorial's five epochs are scored.
+4. At the end of a round, rows whose turn lagged behind their own best so far have another one,
+   and the faster one counts, by the same rule for every row: two virtual cores may share one of
+   the host's for some seconds. What was taken again is kept, and its number told.
+5. Waiting processes sleep; what they took of the CPU nevertheless is written down.
+6. The weights that each row had after the tutorial's five epochs are scored.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.program import Settings
 from benchmarks.rows import Row, Variant
+from benchmarks.statistics import seconds_of_turn
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 900.0
@@ -52,6 +56,10 @@ class Plan:
     settle_seconds: float = 0.25
     """Pause before a turn, in which the thread pools of the row before fall asleep. It also
     ends spells in which two virtual cores share one of the host's, kept up by threads that spin."""
+    lag: float = 1.25
+    """A turn that took more than this times the row's best so far is taken again."""
+    retakes: int = 2
+    """How many times at most."""
     score: bool = True
 
     def turns_of(self, slow: bool) -> set[int]:
@@ -165,6 +173,8 @@ class Entrant:
     process: Process | None = None
     epoch_seconds: float = 0.0
     """Of one call, as far as it is known."""
+    best: float = 0.0
+    """Of one call, in its trials or its best turn so far."""
 
     def drop(self, error: RowError) -> None:
         """Nothing more will come of it."""
@@ -175,7 +185,7 @@ class Entrant:
 def blank(row: Row) -> dict[str, Any]:
     """The result of a row that has not run yet."""
     described = {key: getattr(row, key) for key in ("name", "label", "kind", "family")}
-    return {**described, "status": "ok", "turns": []}
+    return {**described, "status": "ok", "turns": [], "retaken": []}
 
 
 def left_out(row: Row, reason: str) -> dict[str, Any]:
@@ -211,6 +221,7 @@ def enter(row: Row, settings: Settings, plan: Plan, cores: int) -> Entrant:
         return entrant
     assert chosen.process
     entrant.process, entrant.epoch_seconds = chosen.process, chosen.seconds
+    entrant.best = chosen.seconds
     entrant.result |= {
         "variant": chosen.variant.label,
         "threads": chosen.threads,
@@ -296,8 +307,7 @@ def measure(
             entrants.append(enter(row, settings, plan, cores))
             say(progress(entrants[-1]))
         for number in range(plan.rounds):
-            for entrant in entrants if number % 2 == 0 else reversed(entrants):
-                take_turn(entrant, number, plan)
+            take_round(entrants if number % 2 == 0 else entrants[::-1], number, plan)
             say(f"round {number + 1} of {plan.rounds}")
         for entrant in entrants:
             finish(entrant, plan)
@@ -317,28 +327,53 @@ def progress(entrant: Entrant) -> str:
     return f"{entrant.row.name} {', '.join(chosen)}: {entrant.epoch_seconds:.3g} s"
 
 
+def take_round(entrants: Sequence[Entrant], number: int, plan: Plan) -> None:
+    """A turn for each row that has one in this round, and others for those that lagged."""
+    for entrant in entrants:
+        if number in plan.turns_of(slow=entrant.epoch_seconds > plan.slow_seconds):
+            take_turn(entrant, number, plan)
+    for _ in range(plan.retakes):
+        for entrant in entrants:
+            if lags(entrant, number, plan):
+                take_turn(entrant, number, plan)
+
+
+def lags(entrant: Entrant, number: int, plan: Plan) -> bool:
+    """Whether a row's turn in this round took far longer than its best."""
+    turns = entrant.result["turns"]
+    return (
+        entrant.process is not None
+        and bool(turns)
+        and turns[-1]["round"] == number
+        and seconds_of_turn(turns[-1]) > plan.lag * entrant.best
+    )
+
+
 def take_turn(entrant: Entrant, number: int, plan: Plan) -> None:
-    """One row's part of a round."""
-    slow = entrant.epoch_seconds > plan.slow_seconds
-    warm_up = int(entrant.epoch_seconds <= plan.warm_seconds)
-    if entrant.process is None or number not in plan.turns_of(slow):
+    """A turn, or another one, of which the faster counts."""
+    if entrant.process is None:
         return
     time.sleep(plan.settle_seconds)
+    warm_up = int(entrant.epoch_seconds <= plan.warm_seconds)
     calls = calls_of(entrant.epoch_seconds, plan)
     try:
         answer = entrant.process.ask(warm_up=warm_up, calls=calls)
     except RowError as error:
         entrant.drop(error)
         return
-    entrant.result["turns"].append(
-        {
-            "round": number,
-            "seconds": answer["seconds"],
-            "idle_cpu_seconds": answer["idle_cpu_seconds"],
-            "load_average": machine.load_average(),
-        }
-    )
     entrant.result["peak_memory"] = answer["peak_memory"]
+    taken = {
+        "round": number,
+        "seconds": answer["seconds"],
+        "idle_cpu_seconds": answer["idle_cpu_seconds"],
+        "load_average": machine.load_average(),
+    }
+    turns = entrant.result["turns"]
+    if turns and turns[-1]["round"] == number:
+        taken, slower = sorted((turns.pop(), taken), key=seconds_of_turn)
+        entrant.result["retaken"].append(slower)
+    turns.append(taken)
+    entrant.best = min(entrant.best, seconds_of_turn(taken))
 
 
 def finish(entrant: Entrant, plan: Plan) -> None:

@@ -6,8 +6,9 @@ Epochs of one turn share whatever the machine was doing then, so only turns coun
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,11 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def seconds_of_turn(turn: Mapping[str, Any]) -> float:
+    """Of one call: the median."""
+    return float(statistics.median(turn["seconds"]))
 
 
 def estimate(values: Sequence[float], seed: int = 0) -> Estimate:

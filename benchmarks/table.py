@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.program import Settings, epoch_flops
 from benchmarks.rows import COPY_SIZE, PEAK_SIZE
 from benchmarks.scoring import Reference, is_valid
-from benchmarks.statistics import Estimate, estimate, ratio
+from benchmarks.statistics import Estimate, estimate, ratio, seconds_of_turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +119,12 @@ def summarize(result: Mapping[str, Any]) -> Summary:
 def epoch_times(row: Mapping[str, Any]) -> dict[int, float]:
     """Seconds an epoch of one model, by round."""
     per_call = row.get("models", 1) * row.get("epochs_per_call", 1)
-    return {turn["round"]: statistics.median(turn["seconds"]) / per_call for turn in row["turns"]}
+    return {turn["round"]: seconds_of_turn(turn) / per_call for turn in row["turns"]}
 
 
 def compile_seconds(row: Mapping[str, Any]) -> float:
     """Compiling beforehand, and what the first call took longer than the later ones."""
-    usual = statistics.median(statistics.median(turn["seconds"]) for turn in row["turns"])
+    usual = statistics.median(seconds_of_turn(turn) for turn in row["turns"])
     later: float = max(0.0, row["first_seconds"] - usual)
     return float(row["compile_seconds"]) + later
 
@@ -273,6 +273,10 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
         f"{row['name']} {row['import_seconds']:.1f}" for row in result["rows"] if row["turns"]
     ]
     said.append(f"- Importing, before all else, took seconds: {', '.join(imports)}.")
+    retaken = [f"{row['name']} {n}" for row in result["rows"] if (n := len(row["retaken"]))]
+    if retaken:
+        lag = result["plan"]["lag"]
+        said.append(f"- Turns over {lag} x their row's best, taken again: {', '.join(retaken)}.")
     grouped: dict[str, list[str]] = {}
     for line in summary.lines:
         if line.note:

@@ -190,6 +190,10 @@ class Compiled(Eager):
         model, criterion, rate = self.model, self.criterion, self.config.learning_rate
         inputs, labels = self.inputs, self.labels
         self.params = {name: value.detach() for name, value in model.named_parameters()}
+        for tensor in (*self.params.values(), inputs, labels):
+            # Without this promise no CUDA graph is made of a function that changes what it is
+            # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
+            torch._dynamo.mark_static_address(tensor)
 
         def step(params: dict[str, torch.Tensor], index: torch.Tensor) -> torch.Tensor:
             def loss_of(params: dict[str, torch.Tensor]) -> torch.Tensor:
