@@ -28,7 +28,12 @@ from flax_mnist.config import DatasetName
 
 FULL = protocol.Plan()
 QUICK = protocol.Plan(
-    turn_seconds=0.5, trial_turns=2, slow_rounds=3, settle_seconds=0.15, retakes=1
+    turn_seconds=0.4,
+    trial_turns=2,
+    slow_seconds=1.0,
+    slow_rounds=3,
+    settle_seconds=0.15,
+    retakes=1,
 )
 SCALING = protocol.Plan(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
 

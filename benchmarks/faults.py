@@ -1,8 +1,9 @@
 """Does to runs what happens to runs, and counts what they survive: `python -m benchmarks.faults`.
 
-Runs are killed with SIGKILL at random moments and resumed until they are done, checkpoints have
-bits flipped and files cut short, disks are full. Each run must end with the weights, bit for bit,
-of one that was left in peace, or say loudly that it cannot.
+Runs are killed with SIGKILL at random moments, and within a save, and resumed until they are done,
+checkpoints have bits flipped and files cut short, disks are full. Each run must end with the
+weights, bit for bit, of one that was left in peace, or say loudly that it cannot. A killed one must
+go on from the newest checkpoint there is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import io
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +37,7 @@ EPOCHS = 3
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="runs killed with SIGKILL")
+    parser.add_argument("--saves", type=int, default=20, help="runs killed within a save")
     parser.add_argument("--damages", type=int, default=200, help="bits flipped and files cut short")
     parser.add_argument("--full-disks", type=int, default=20, help="runs whose disk is full")
     parser.add_argument("--seed", type=int, default=0, help="decides what happens when")
@@ -45,7 +48,11 @@ def main(argv: list[str] | None = None) -> int:
         campaign: dict[str, tuple[int, Callable[[], str]]] = {
             "SIGKILL, resumed until done": (
                 arguments.kills,
-                lambda: killed(runs, chance),
+                lambda: killed(runs, chance, at_some_moment),
+            ),
+            "SIGKILL within a save, resumed": (
+                arguments.saves,
+                lambda: killed(runs, chance, within_a_save),
             ),
             "bits flipped in checkpoints": (
                 arguments.damages - arguments.damages // 2,
@@ -121,19 +128,56 @@ def command(path: Path, epochs: int) -> list[str]:
 # ---- Faults ---------------------------------------------------------------------------------
 
 
-def killed(runs: Runs, chance: random.Random) -> str:
-    """A run is killed up to three times, each at a moment anywhere in its life; then it may end."""
+Wait = Callable[[subprocess.Popen[bytes], Runs, Path, random.Random], None]
+"""Returns when a process shall be killed, or has ended before."""
+
+
+def killed(runs: Runs, chance: random.Random, wait: Wait) -> str:
+    """A run is killed up to three times; then it may end."""
     path = runs.fresh()
     for _ in range(chance.randint(1, 3)):
         process = subprocess.Popen(command(path, EPOCHS), stdout=subprocess.DEVNULL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0, runs.lifetime))
+        wait(process, runs, path, chance)
         process.kill()
         process.wait()
-    done = subprocess.run(command(path, EPOCHS), stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
+    kept = newest_checkpoint(path)
+    done = subprocess.run(command(path, EPOCHS), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode or begun_after(done.stdout) < kept:
         return LOST
     return SURVIVED if runs.is_right(path) else WRONG
+
+
+def at_some_moment(
+    process: subprocess.Popen[bytes], runs: Runs, path: Path, chance: random.Random
+) -> None:
+    """Anywhere in its life."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(chance.uniform(0, runs.lifetime))
+
+
+def within_a_save(
+    process: subprocess.Popen[bytes], runs: Runs, path: Path, chance: random.Random
+) -> None:
+    """While a checkpoint is there that has no name yet, some saves from the start."""
+    patience = time.perf_counter() + chance.uniform(0, runs.lifetime)
+    while process.poll() is None:
+        unfinished = any((path / checkpoint.FOLDER).glob(f"{checkpoint.UNFINISHED}*"))
+        if unfinished and time.perf_counter() > patience:
+            return
+
+
+def newest_checkpoint(path: Path) -> int:
+    """The step of the newest one that was finished; 0 if there is none."""
+    names = [folder.name for folder in (path / checkpoint.FOLDER).glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def begun_after(said: str) -> int:
+    """The step after which a run went on, or had ended, as far as it has said."""
+    if "is finished" in said:
+        return sys.maxsize
+    found = re.search(r"Going on after step ([\d,]+)", said)
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def damaged(

@@ -3,6 +3,8 @@
 1. Each row's process is started alone. It imports, prepares and trains a first epoch, each timed.
 2. A row with variants, or one that may be faster on a single thread than on all, runs every way, by
    turns; the fastest stays, the others end. So every framework has all cores and may use fewer.
+   Where one thread won, the fastest candidate on several competes once more when all rows have
+   been started: at the time its threads may have been caught on one of the host's cores.
 3. The rows that are left take turns: forwards in one round, backwards in the next (ABBA), so that
    a machine that slows down or speeds up favours none. A turn is an epoch that is not timed, then
    about a second's worth of timed ones; the device is synchronised before each clock reading.
@@ -175,10 +177,31 @@ class Entrant:
     """Of one call, as far as it is known."""
     best: float = 0.0
     """Of one call, in its trials or its best turn so far."""
+    trials: list[Trial] = dataclasses.field(default_factory=list)
+
+    def choose(self, trial: Trial) -> None:
+        """The row is what this candidate makes of it."""
+        assert trial.process
+        self.process = trial.process
+        self.epoch_seconds = self.best = trial.seconds
+        self.result |= {
+            "variant": trial.variant.label,
+            "threads": trial.threads,
+            "first_seconds": trial.first_seconds,
+            **trial.process.first,
+        }
+        if len(self.trials) > 1:
+            self.result["trials"] = [trial.told() for trial in self.trials]
 
     def drop(self, error: RowError) -> None:
         """Nothing more will come of it."""
         self.result |= {"status": error.status, "reason": str(error)}
+        self.end()
+
+    def end(self) -> None:
+        """Ends its processes."""
+        for trial in self.trials:
+            trial.end()
         self.process = None
 
 
@@ -200,40 +223,59 @@ def enter(row: Row, settings: Settings, plan: Plan, cores: int) -> Entrant:
     if isinstance(candidates, str):
         entrant.drop(RowError("skipped", candidates))
         return entrant
-    trials = [Trial(variant, threads) for variant, threads in candidates]
+    trials = entrant.trials = [Trial(variant, threads) for variant, threads in candidates]
     try:
         for trial in trials:
-            best = min((t for t in trials if t.process), key=lambda t: t.seconds, default=None)
-            trial.begin(settings, best)
-        for number in range(plan.trial_turns if len(trials) > 1 else 0):
-            for trial in trials if number % 2 == 0 else reversed(trials):
-                trial.take_turn(plan)
-        chosen = min((t for t in trials if t.process), key=lambda t: t.seconds, default=None)
+            trial.begin(settings, fastest(trials))
+        compete(trials, plan)
     except BaseException:
-        chosen = None
+        entrant.end()
         raise
-    finally:
-        for trial in trials:
-            if trial is not chosen:
-                trial.end()
-    if chosen is None:
+    best = fastest(trials)
+    if best is None:
         entrant.drop(next(trial.problem for trial in trials if trial.problem))
         return entrant
-    assert chosen.process
-    entrant.process, entrant.epoch_seconds = chosen.process, chosen.seconds
-    entrant.best = chosen.seconds
-    entrant.result |= {
-        "variant": chosen.variant.label,
-        "threads": chosen.threads,
-        "first_seconds": chosen.first_seconds,
-        **chosen.process.first,
-    }
-    if len(trials) > 1:
-        entrant.result["trials"] = [trial.told() for trial in trials]
+    entrant.choose(best)
+    rival = fastest([trial for trial in trials if trial.threads > best.threads])
+    for trial in trials:
+        if trial is not best and trial is not rival:
+            trial.end()
     return entrant
 
 
-@dataclasses.dataclass
+def reconsider(entrant: Entrant, plan: Plan) -> bool:
+    """Where one thread beat several, they compete again; whether they did.
+
+    Several may have been caught on one of the host's cores.
+    """
+    running = [trial for trial in entrant.trials if trial.process]
+    if len(running) < 2:
+        return False
+    compete(running, plan)
+    best = fastest(running)
+    for trial in running:
+        if trial is not best:
+            trial.end()
+    if best is None:
+        entrant.drop(next(trial.problem for trial in running if trial.problem))
+    else:
+        entrant.choose(best)
+    return True
+
+
+def compete(trials: Sequence[Trial], plan: Plan) -> None:
+    """Candidates take turns, forwards and backwards."""
+    for number in range(plan.trial_turns if len(trials) > 1 else 0):
+        for trial in trials if number % 2 == 0 else reversed(trials):
+            trial.take_turn(plan)
+
+
+def fastest(trials: Sequence[Trial]) -> Trial | None:
+    """Of those that still run."""
+    return min((t for t in trials if t.process), key=lambda t: t.seconds, default=None)
+
+
+@dataclasses.dataclass(eq=False)
 class Trial:
     """A candidate for a row: one of its variants, on so many threads."""
 
@@ -306,6 +348,9 @@ def measure(
         for row in rows:
             entrants.append(enter(row, settings, plan, cores))
             say(progress(entrants[-1]))
+        for entrant in entrants:
+            if reconsider(entrant, plan):
+                say(progress(entrant))
         for number in range(plan.rounds):
             take_round(entrants if number % 2 == 0 else entrants[::-1], number, plan)
             say(f"round {number + 1} of {plan.rounds}")
@@ -313,8 +358,7 @@ def measure(
             finish(entrant, plan)
     finally:
         for entrant in entrants:
-            if entrant.process:
-                entrant.process.close()
+            entrant.end()
     return [entrant.result for entrant in entrants]
 
 
@@ -387,8 +431,7 @@ def finish(entrant: Entrant, plan: Plan) -> None:
     except RowError as error:
         entrant.drop(error)
         return
-    entrant.process.close()
-    entrant.process = None
+    entrant.end()
 
 
 # ---- whole processes ---------------------------------------------------------------------------

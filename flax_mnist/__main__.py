@@ -1,7 +1,17 @@
-"""`python -m flax_mnist`."""
+"""Where the program starts: `flax-mnist` and `python -m flax_mnist`."""
 
 import sys
 
-from flax_mnist.cli import main
+from flax_mnist import signals
 
-sys.exit(main())
+
+def main() -> int:
+    """Runs the command line of the process and returns its exit code."""
+    signals.watch()  # before all that takes long to import
+    from flax_mnist import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

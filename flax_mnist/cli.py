@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import tyro
 
-from flax_mnist import __version__, signals, terminal
+from flax_mnist import __version__, terminal
 from flax_mnist.commands.doctor import Doctor
 from flax_mnist.commands.evaluate import Evaluate
 from flax_mnist.commands.export import Export
@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (by default that of the process) and returns its exit code."""
     if argv is not None:
         return _run(argv)
-    signals.watch()
     terminal.never_without_streams()
     terminal.never_fail_to_encode()
     # It would tell of its caches.

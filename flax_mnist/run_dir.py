@@ -177,9 +177,17 @@ def metrics_line(metrics: Metrics, dataset_name: str) -> str:
 
 
 def append_metrics(path: Path, metrics: Metrics, dataset_name: str) -> None:
-    """Adds one line to `metrics.jsonl`."""
-    with (path / METRICS).open("a", encoding="utf-8") as file:
-        file.write(metrics_line(metrics, dataset_name) + "\n")
+    """Adds one line to `metrics.jsonl`.
+
+    Raises:
+        FlaxMnistError: it cannot be written, or only a part of it; `cut_metrics` removes that.
+    """
+    file = path / METRICS
+    try:
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write(metrics_line(metrics, dataset_name) + "\n")
+    except OSError as error:
+        raise FlaxMnistError(f"{file}: cannot be written ({error.strerror}).") from error
 
 
 def cut_metrics(path: Path, epochs: int) -> None:

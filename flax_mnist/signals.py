@@ -9,8 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from flax_mnist import terminal
-
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 _patient = False
@@ -42,6 +40,8 @@ def _listen(ear: socket.socket, mouth: socket.socket) -> None:
             if _patient and _received is None:
                 _received = signum
             else:
+                from flax_mnist import terminal  # rich would delay `watch`
+
                 terminal.leave(f"flax-mnist: {word(signum)}")
                 os._exit(128 + signum)
 

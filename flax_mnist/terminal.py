@@ -86,6 +86,7 @@ def never_without_streams() -> None:
 
 def leave(what: str) -> None:
     """Last words: gives the terminal its cursor back, and flushes."""
+    sys.stderr = sys.__stderr__ or sys.stderr  # the main thread may be catching a library's words
     _out.show_cursor()
     with contextlib.suppress(OSError):
         sys.stdout.flush()

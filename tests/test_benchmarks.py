@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -446,12 +446,34 @@ def test_slow_rows_have_fewer_turns_evenly_spread() -> None:
 class Scripted:
     """Stands in for a row's process: its next turns take so long."""
 
+    first: ClassVar = {"models": 1}
+
     def __init__(self, *seconds: float) -> None:
         self.seconds = list(seconds)
+        self.is_closed = False
 
-    def ask(self, warm_up: int, calls: int) -> dict[str, Any]:
+    def ask(self, warm_up: int, calls: int, timeout: float = 0) -> dict[str, Any]:
         turn = [self.seconds.pop(0)] * calls
         return {"seconds": turn, "idle_cpu_seconds": 0.0, "peak_memory": None}
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(("again", "threads"), [(0.6, 2), (1.4, 1)])
+def test_threads_that_lost_to_one_compete_again(again: float, threads: int) -> None:
+    variant = row("N1").variants[0]
+    one = protocol.Trial(variant, 1, Scripted(1.1), seconds=1.0)  # type: ignore[arg-type]
+    two = protocol.Trial(variant, 2, Scripted(again), seconds=1.5)  # type: ignore[arg-type]
+    entrant = protocol.Entrant(row("N1"), protocol.blank(row("N1")), trials=[one, two])
+    entrant.choose(one)
+    processes = [one.process, two.process]
+    assert protocol.reconsider(entrant, protocol.Plan(trial_turns=1, settle_seconds=0))
+    assert entrant.result["threads"] == threads
+    assert entrant.epoch_seconds == min(again, 1.0)
+    assert entrant.process is processes[threads - 1]
+    assert [process.is_closed for process in processes] == [threads == 2, threads == 1]  # type: ignore[union-attr]
+    assert not protocol.reconsider(entrant, protocol.Plan(trial_turns=1, settle_seconds=0))
 
 
 def test_a_turn_that_lags_is_taken_again_and_the_faster_counts() -> None:

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_mnist import Config, evaluation, init_state, interop
+from flax_mnist import Config, evaluation, init_state, interop, run_dir
+from flax_mnist.errors import FlaxMnistError
 from flax_mnist.run_dir import read_metrics
+from flax_mnist.train import Metrics
 from tests.command_line import COMMAND, ask, environment, refused, run, said
 from tests.conftest import write_idx_dir
 from tests.odd_files import link_to_itself
@@ -119,7 +121,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(capsys, tmp_path, weights):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "old", "run", "weights.safetensors",
     ]  # fmt: skip
-    assert list((tmp_path / "run").iterdir()) == []  # no config.json: no run
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]  # it holds no run
 
 
 @POSIX
@@ -131,6 +133,13 @@ def test_a_training_that_does_not_fit_says_so(capsys, data, tmp_path):
     assert errors.startswith(f"flax-mnist: {tmp_path / 'run'}/")
     assert errors.endswith(": cannot be written (File too large).\n")
     assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_metrics_that_do_not_fit_are_named(tmp_path):
+    (tmp_path / run_dir.METRICS).symlink_to("/dev/full")
+    with pytest.raises(FlaxMnistError, match=r"metrics\.jsonl: cannot be written \(No space left"):
+        run_dir.append_metrics(tmp_path, Metrics(1, 2, 0.5, 0.4, 0.9, 1.0, 2.0), "mnist")
 
 
 @pytest.fixture

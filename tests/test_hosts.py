@@ -44,14 +44,22 @@ def resume(path: Path, *more: object) -> list[str]:
 
 
 @contextlib.contextmanager
-def processes(*flags: list[str], count: int | None = None) -> Iterator[list[subprocess.Popen]]:
-    """One for each list of flags, of `count` that are expected; killed if they still run."""
+def processes(
+    *flags: list[str], count: int | None = None, scripts: dict[int, str] | None = None
+) -> Iterator[list[subprocess.Popen]]:
+    """One for each list of flags, of `count` that are expected; killed if they still run.
+
+    Some may run a script of their own with the arguments of a command line.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    start = [COMMAND] * len(flags)
+    for i, script in (scripts or {}).items():
+        start[i] = [sys.executable, "-c", script, "train"]
     started = [
         subprocess.Popen(
-            [*COMMAND, *own, "--coordinator", coordinator, "--num-processes",
+            [*start[i], *own, "--coordinator", coordinator, "--num-processes",
              str(count or len(flags)), "--process-id", str(i)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -135,14 +143,18 @@ def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):
     assert (code, code_1) == (143, 143), err + err_1
     assert "flax-mnist: terminated after step" in err
     assert "Traceback" not in err + err_1
-    with processes(*[resume(path, "--epochs", 100_000)] * 2) as both:
-        wait_for(both[0], "Epoch ")
-        wait_for(both[0], "Epoch ")
-        both[1].kill()
-        code, _, err = end(both[0])
+    nowhere = tmp_path / "another disk"
+    flags = [resume(run, "--epochs", 100_000, "--data-dir", data) for run in (path, nowhere)]
+    with processes(*flags, flags[1]) as three:
+        wait_for(three[0], "Epoch ")
+        wait_for(three[0], "Epoch ")
+        three[2].kill()
+        (code, _, err), (code_1, _, err_1) = map(end, three[:2])
     assert code == 1
     assert "flax-mnist: process 0: another process is gone" in err
-    assert "Traceback" not in err
+    assert "Traceback" not in err + err_1
+    assert code_1 not in (None, 0)
+    assert err_1  # whether we speak first, or JAX does, is a race
     epochs = len(run_dir.read_metrics(path)) + 1
     assert main(["train", *resume(path, "--epochs", epochs)]) == 0
     assert_same_result(path, straight(data, tmp_path / "straight", epochs))
@@ -161,6 +173,25 @@ def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, v
     epochs = len(run_dir.read_metrics(path)) + 1
     assert main(["train", *resume(path, "--epochs", epochs)]) == 0
     assert_same_result(path, straight(data, tmp_path / "straight", epochs))
+
+
+LOADS_FOREVER = """
+import sys, time
+from flax_mnist import cli, data
+data.load_dataset = lambda *_: time.sleep(1000)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.long
+def test_a_process_whose_images_never_come_ends_all(data, tmp_path):
+    flags = new_run(data, tmp_path / "run", "--peer-timeout", 15)
+    with processes(*[flags] * 2, scripts={1: LOADS_FOREVER}) as both:
+        ends = [end(process, 2 * BOUND) for process in both]
+    for code, _, err in ends:
+        assert code == 1
+        assert "another process did not answer for 30 s" in err
+    assert not (tmp_path / "run").exists()
 
 
 def listening(port: int) -> set[str]:

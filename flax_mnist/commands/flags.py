@@ -69,7 +69,8 @@ class Cluster:
     distributed: Literal["off", "auto"] = "off"
     """auto has JAX find these three out: from Slurm, Open MPI, Kubernetes or Cloud TPU."""
     peer_timeout: Annotated[int, tyro.conf.arg(metavar="SECONDS")] = 25
-    """How long to wait for a process that does not answer, before all end; twice at the start."""
+    """How long to wait for a process that does not answer, before all end; twice at the start and
+    while images are loaded."""
 
     def __post_init__(self) -> None:
         if self.num_devices is not None and self.num_devices < 1:

@@ -46,6 +46,8 @@ class Import:
             class_names(self.dataset),
         )
         path = run_dir.create(self.run_dir, self.dataset)
-        interop.save_weights(path / run_dir.WEIGHTS, interop.from_torch_state_dict(weights))
-        run_dir.write_config(path, record, device, known=("hidden_sizes", "precision"))
+        with run_dir.only_writer(path):
+            run_dir.require_no_run(path)  # now that nobody else can make one
+            interop.save_weights(path / run_dir.WEIGHTS, interop.from_torch_state_dict(weights))
+            run_dir.write_config(path, record, device, known=("hidden_sizes", "precision"))
         terminal.say(f"Imported into {path}")

@@ -39,7 +39,7 @@ class Checkpoints:
     """Go on with the run in --run-dir from its newest checkpoint, with its own settings. The result
     is that of a run never interrupted, bit for bit. --epochs extends it."""
     checkpoint_every: Annotated[str, tyro.conf.arg(metavar="N|Nsteps")] = "1"
-    """Epochs, or steps, between checkpoints; 0 is only when stopped and at the end."""
+    """Epochs, or steps, between checkpoints at most; 0 is only when stopped and at the end."""
     keep: int = 3
     """Checkpoints that remain, the newest ones."""
 
@@ -59,7 +59,7 @@ class Checkpoints:
         return int(match[1]), match[2] or "epoch"
 
     def steps(self, steps_per_epoch: int) -> float:
-        """Between two checkpoints; infinite, if there are to be none."""
+        """At most, between two checkpoints; infinite, if there are to be none."""
         count, unit = self.interval()
         return (count if unit == "step" else count * steps_per_epoch) or math.inf
 
@@ -123,6 +123,8 @@ class Train:
 
     def own_defaults(self) -> Train:
         """The flags as a run was started with, whose settings these shall have."""
+        if self.checkpoints.resume and self.like:
+            raise RequestError("--resume goes on with the run's own settings: leave --config out.")
         path = self.run_dir if self.checkpoints.resume else self.like
         if path is None:
             raise RequestError("--resume needs the --run-dir of the run to go on with.")
@@ -195,8 +197,9 @@ class Train:
                 hosts.on_first(lambda: run_dir.require_no_run(folder))  # before data are loaded
         with terminal.warnings_at_both_ends(), sharding.over(devices):
             hosts.silence_others()
-            dataset = load_dataset(self.dataset, self.data_dir)
-            hosts.meet()  # however long the others take for that
+            with hosts.watch_others(2 * self.cluster.peer_timeout):
+                dataset = load_dataset(self.dataset, self.data_dir)
+                hosts.meet()
             with contextlib.ExitStack() as stack:
                 renew = stack.enter_context(hosts.watch_others(self.cluster.peer_timeout))
                 if self.dry_run:
@@ -320,6 +323,9 @@ class Train:
         config, is_first = self.config, hosts.is_first()
         n = len(dataset.train.labels)
         steps = train.steps_per_epoch(config, n)
+        step = saved = first.epoch * steps + first.step
+        if step:
+            self._tell(f"Going on after step {step:,} of {config.epochs * steps:,}")
         every = self.checkpoints.steps(steps)
         chunk = train.chunk_steps(config, n, every)
         start = time.perf_counter()
@@ -328,7 +334,6 @@ class Train:
         self._tell(f"Compiled in {time.perf_counter() - start:.2f} s")
         # Before, it would slow the start; while XLA trains, Python has nothing else to do.
         identity()
-        step = first.epoch * steps + first.step
         with contextlib.ExitStack() as stack:
             observers = self._observers(path, dataset, first, stack) if is_first else []
             is_shown = is_first and self.output.is_for_people
@@ -337,19 +342,21 @@ class Train:
             received = stack.enter_context(signals.patience())
             for progress, metrics in train.fit(config, dataset, first, run_chunk, chunk):
                 renew()
-                before, step = step, progress.epoch * steps + progress.step
+                step = progress.epoch * steps + progress.step
                 if metrics:
                     for observe in observers:
                         observe(progress, metrics)
                 advance(step, metrics)
                 # A signal to one process stops all, after the same step.
                 signum, done = hosts.largest(received() or 0), progress.epoch == config.epochs
-                if is_first and (signum or done or step // every > before // every):
+                next_step = step + min(chunk, steps - progress.step)
+                if is_first and (signum or done or next_step > saved + every):
                     from flax_mnist import checkpoint
 
                     checkpoint.save(
                         path, step, progress, identity().result(), self.checkpoints.keep
                     )
+                    saved = step
                 if signum:
                     if is_first:
                         draw_curves(path)
