@@ -84,6 +84,12 @@ def test_both_ways_bit_for_bit(config, suffix, dtype, tmp_path):
         assert torch.equal(back[name], tensor)
 
 
+def test_float64_is_not_made_float32_without_a_word():
+    state_dict = {name: value.astype(np.float64) for name, value in weights().items()}
+    with pytest.raises(RequestError, match="float64 weights need float64 in JAX"):
+        from_torch_state_dict(state_dict)
+
+
 def test_a_weight_is_transposed():
     weight = np.arange(784 * 10, dtype=np.float32).reshape(10, 784)
     params = from_torch_state_dict({"0.weight": weight, "0.bias": np.zeros(10, np.float32)})
