@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import shutil
@@ -112,6 +113,19 @@ def test_damage_to_any_file_is_reported_and_the_one_before_is_used(saved, tmp_pa
         assert_same(restore(run), progress(20))  # and silently from now on
         checkpoint.save(run, 30, progress(30), RUN, keep=3)
         assert names(run) == {"10", "20", "30", "30.damaged"}
+
+
+def test_one_that_the_disk_no_longer_reads_is_damaged(run, monkeypatch):
+    read_bytes = Path.read_bytes
+
+    def fails_in_the_newest(path: Path) -> bytes:
+        if path.name == checkpoint.ARRAYS and "30" in path.parts:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fails_in_the_newest)
+    with pytest.warns(FlaxMnistWarning, match=r"cannot be read \(Input/output error\)"):
+        assert_same(restore(run), progress(20))
 
 
 def test_a_file_too_many_an_empty_folder_and_a_file_instead_are_no_checkpoint(run):

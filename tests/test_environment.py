@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_mnist import Config, evaluation, init_state, interop, run_dir
-from flax_mnist.errors import FlaxMnistError
+from flax_mnist import Config, evaluation, files, init_state, interop, run_dir
+from flax_mnist.errors import DataError, FlaxMnistError
 from flax_mnist.run_dir import read_metrics
 from flax_mnist.train import Metrics
 from tests.command_line import COMMAND, ask, environment, refused, run, said
@@ -38,6 +38,15 @@ def data(tmp_path_factory, digits) -> Path:
 def weights(tmp_path) -> Path:
     interop.save_weights(tmp_path / "weights.safetensors", init_state(Config()).params)
     return tmp_path / "weights.safetensors"
+
+
+# ---- What is read ---------------------------------------------------------------------------
+
+
+@POSIX
+def test_what_is_no_ordinary_file_is_not_read():
+    with pytest.raises(DataError, match="is no ordinary file"):
+        files.read(Path("/dev/null"))
 
 
 # ---- Where something is written -------------------------------------------------------------

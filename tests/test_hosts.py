@@ -43,6 +43,12 @@ def resume(path: Path, *more: object) -> list[str]:
     return ["--resume", "--run-dir", str(path), *PATIENT, *map(str, more)]
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextlib.contextmanager
 def processes(
     *flags: list[str], count: int | None = None, scripts: dict[int, str] | None = None
@@ -51,9 +57,7 @@ def processes(
 
     Some may run a script of their own with the arguments of a command line.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    coordinator = f"127.0.0.1:{free_port()}"
     start = [COMMAND] * len(flags)
     for i, script in (scripts or {}).items():
         start[i] = [sys.executable, "-c", script, "train"]
@@ -255,15 +259,57 @@ def test_processes_of_different_runs_are_refused(data, tmp_path):
     assert not (tmp_path / "run" / run_dir.CONFIG).exists()
 
 
-def test_where_there_is_no_cluster_none_is_found(tmp_path):
+def without_cluster() -> dict[str, str]:
+    """This environment, without what a cluster would tell."""
     prefixes = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR")
+    return {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
+
+
+def by_slurm(i: int) -> dict[str, str]:
+    """What `srun --ntasks 2` tells task `i`."""
+    return {
+        "SLURM_JOB_ID": "4711", "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": "2", "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i),
+    }  # fmt: skip
+
+
+def by_open_mpi(i: int) -> dict[str, str]:
+    """What `mpirun -n 2` of Open MPI 4 tells process `i`."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": str(i),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(i),
+    }
+
+
+@pytest.mark.parametrize("told", [by_slurm, by_open_mpi])
+def test_auto_asks_what_started_the_processes(data, tmp_path, told):
+    port = str(free_port())
+    fixed = {
+        "JAX_COORDINATOR_PORT": port,
+        "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",
+    }
+    path = tmp_path / "run"
+    both = [
+        subprocess.Popen(
+            [*COMMAND, *new_run(data, path, "--epochs", 1, "--distributed", "auto")],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=without_cluster() | fixed | told(i),
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    ends = [end(process, 180) for process in both]
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert json.loads((path / run_dir.CONFIG).read_text())["topology"]["processes"] == 2
+    assert_same_result(path, straight(data, tmp_path / "straight", 1))
+
+
+def test_where_there_is_no_cluster_none_is_found(tmp_path):
     done = subprocess.run(
         [*COMMAND, "--distributed", "auto", "--run-dir", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith(prefixes)},
-        check=False,
-    )
+        capture_output=True, text=True, env=without_cluster(), check=False,
+    )  # fmt: skip
     assert done.returncode == 2
     assert "found neither Slurm, Open MPI, Kubernetes nor Cloud TPU" in done.stderr
     assert done.stderr.count("\n") <= 2

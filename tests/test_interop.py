@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import sys
 import zipfile
 
 import jax
@@ -320,6 +321,13 @@ def test_what_torch_save_does_not_write_is_not_shown_to_pytorch(tmp_path, monkey
 def test_other_contents_of_a_pt_file(tmp_path, content, says):
     torch.save(content, tmp_path / "weights.pt")
     with pytest.raises(DataError, match=says):
+        load_weights(tmp_path / "weights.pt")
+
+
+def test_a_pt_file_where_there_is_no_pytorch(tmp_path, monkeypatch):
+    (tmp_path / "weights.pt").write_bytes(saved())
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(RequestError, match=r"weights\.pt: reading it needs PyTorch"):
         load_weights(tmp_path / "weights.pt")
 
 
