@@ -44,9 +44,11 @@ def weights(tmp_path) -> Path:
 
 
 @POSIX
-def test_what_is_no_ordinary_file_is_not_read():
+def test_what_is_no_ordinary_file_is_not_read(tmp_path):
     with pytest.raises(DataError, match="is no ordinary file"):
         files.read(Path("/dev/null"))
+    with pytest.raises(DataError, match="cannot be read"):
+        files.read(link_to_itself(tmp_path / "link"))
 
 
 # ---- Where something is written -------------------------------------------------------------
