@@ -7,6 +7,7 @@ One process trains on, by turns without and with a checkpoint after each epoch, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import tempfile
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     run_chunk = train.compile_chunks(config, progress, dataset.train, steps)
     identity = checkpoint.identity(config, dataset)
     seconds: dict[bool, list[float]] = {False: [], True: []}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         keep = observers.folder(Path(name), dataset.name)
         start = time.perf_counter()
         for now, metrics in train.fit(config, dataset, progress, run_chunk, steps):
@@ -43,8 +44,12 @@ def main(argv: list[str] | None = None) -> None:
             keep(now, metrics)
             saves = (now.epoch - 1) // turn % 2 == 1
             if saves:
-                checkpoint.save(Path(name), metrics.step, now, identity, keep=3)
+                if (now.epoch - 1) % turn == 0:
+                    saving = checkpoint.saving(Path(name), identity, keep=3)
+                    save = stack.enter_context(saving)
+                save(metrics.step, now)
             if now.epoch % turn == 0:
+                stack.close()  # the last one belongs to this turn
                 end = time.perf_counter()
                 seconds[saves].append((end - start) / turn)
                 start = end

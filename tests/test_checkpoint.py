@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -271,6 +272,53 @@ def test_a_failed_save_leaves_those_before_it(run, monkeypatch):
     with pytest.raises(FlaxMnistError, match=r"40: cannot be written \(No space left"):
         checkpoint.save(run, 40, progress(40), RUN, keep=1)
     assert_same(restore(run), progress(30))
+
+
+def test_saving_goes_on_beside_the_training_with_what_there_was(tmp_path, monkeypatch):
+    may_go_on, save = threading.Event(), checkpoint.save
+
+    def waits(*arguments: object) -> None:
+        assert may_go_on.wait(60)
+        save(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", waits)
+    trained = progress(10)
+    with checkpoint.saving(tmp_path, RUN, keep=3) as save_soon:
+        save_soon(10, trained)
+        # As a step does with the memory that it is given.
+        jax.tree.map(lambda leaf: leaf.delete(), trained.state)
+        assert restore(tmp_path) is None
+        may_go_on.set()
+        save_soon(20, progress(20))
+        assert "10" in names(tmp_path)
+    assert names(tmp_path) == {"10", "20"}
+    assert_same(restore(tmp_path), progress(20))
+    shutil.rmtree(tmp_path / checkpoint.FOLDER / "20")
+    assert_same(restore(tmp_path), progress(10))
+
+
+def test_what_saving_fails_with_is_raised_by_the_next_one_and_at_the_end(run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_sealed", full)
+    with checkpoint.saving(run, RUN, keep=1) as save_soon:
+        save_soon(40, progress(40))
+        with pytest.raises(FlaxMnistError, match=r"40: cannot be written \(No space left"):
+            save_soon(50, progress(50))
+    with (
+        pytest.raises(FlaxMnistError, match=r"50: cannot be written"),
+        checkpoint.saving(run, RUN, keep=1) as save_soon,
+    ):
+        save_soon(50, progress(50))
+    assert_same(restore(run), progress(30))
+
+
+def test_a_process_that_trains_with_others_saves_before_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with checkpoint.saving(tmp_path, RUN, keep=3) as save_soon:
+        save_soon(10, progress(10))
+        assert names(tmp_path) == {"10"}
 
 
 def test_a_manifest_that_is_none_is_a_data_error(tmp_path):

@@ -340,6 +340,7 @@ class Train:
             bar = terminal.progress_bar(config.epochs * steps, step, is_shown)
             advance = stack.enter_context(bar)
             received = stack.enter_context(signals.patience())
+            save: Callable[[int, Progress], None] | None = None
             for progress, metrics in train.fit(config, dataset, first, run_chunk, chunk):
                 renew()
                 step = progress.epoch * steps + progress.step
@@ -353,9 +354,10 @@ class Train:
                 if is_first and (signum or done or next_step > saved + every):
                     from flax_mnist import checkpoint
 
-                    checkpoint.save(
-                        path, step, progress, identity().result(), self.checkpoints.keep
+                    save = save or stack.enter_context(
+                        checkpoint.saving(path, identity().result(), self.checkpoints.keep)
                     )
+                    save(step, progress)
                     saved = step
                 if signum:
                     if is_first:
