@@ -547,6 +547,14 @@ def test_what_is_prepared_is_not_believed(tmp_path, image, label, says):
         load_dataset("mnist", tmp_path)
 
 
+def test_damaged_records_are_named(tmp_path, digits):
+    prepare(tmp_path, {split: pairs(digits, split) for split in ("train", "test")})
+    for file in tmp_path.rglob("*.array_record*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(DataError, match=r"mnist/3\.0\.1: cannot be read"):
+        load_dataset("mnist", tmp_path)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "[" * 100_000])
 def test_a_damaged_preparation_is_named(tmp_path, content):
     place = tmp_path / "mnist" / "3.0.1"

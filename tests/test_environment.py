@@ -59,9 +59,9 @@ def test_what_is_no_ordinary_file_is_not_read(tmp_path):
     ("place", "says"),
     [
         ("weights.safetensors", "is a file, and cannot be the run folder"),
-        ("weights.safetensors/run", "Not a directory"),
-        ("/proc/run", "No such file or directory"),  # not by root either
-        ("loop/run", "Too many levels of symbolic links"),
+        ("weights.safetensors/run", "cannot be made (Not a directory)"),
+        ("/proc/run", "cannot be made (No such file or directory)"),  # not by root either
+        ("loop/run", "cannot be made (Too many levels of symbolic links)"),
         ("x" * 300, "File name too long"),
     ],
 )
