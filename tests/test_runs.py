@@ -11,7 +11,9 @@ import jax
 import pytest
 
 from flax_mnist import Config
+from flax_mnist import run_dir
 from flax_mnist.cli import main
+from flax_mnist.errors import DataError
 from flax_mnist.data import DIGITS
 from flax_mnist.run_dir import Checkpoints, Record, append_metrics, write_config
 from flax_mnist.train import Metrics
@@ -107,3 +109,9 @@ def test_no_runs_and_no_folder(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == "runs: there are no runs.\n"
     assert main(["runs", "--json"]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_settings_that_are_no_text_are_damaged(tmp_path):
+    (tmp_path / run_dir.CONFIG).write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"config\.json: damaged"):
+        run_dir.read_config(tmp_path)
