@@ -10,11 +10,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from flax_mnist import Config
-from flax_mnist import run_dir
+from flax_mnist import Config, run_dir
 from flax_mnist.cli import main
-from flax_mnist.errors import DataError
 from flax_mnist.data import DIGITS
+from flax_mnist.errors import DataError
 from flax_mnist.run_dir import Checkpoints, Record, append_metrics, write_config
 from flax_mnist.train import Metrics
 
