@@ -249,6 +249,19 @@ def test_processes_with_different_numbers_of_devices_are_refused(data, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_deterministic_run_is_repeated_by_many_only_if_they_are_told(data, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    flags = ("--data-dir", data, "--epochs", 1, "--deterministic", "--run-dir", one)
+    assert run("train", *flags).returncode == 0
+    again = ["--config", str(one / run_dir.CONFIG), "--run-dir", str(two), *PATIENT]
+    with processes(*[again] * 2) as both:
+        ends = [end(process, 180) for process in both]
+    for code, _, err in ends:
+        assert code == 2
+        assert "was --deterministic; several processes must be told so" in err
+    assert not two.exists()
+
+
 def test_processes_of_different_runs_are_refused(data, tmp_path):
     flags = [new_run(data, tmp_path / "run", "--seed", seed) for seed in (0, 1)]
     with processes(*flags) as both:

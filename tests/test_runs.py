@@ -13,7 +13,7 @@ import pytest
 from flax_mnist import Config, run_dir
 from flax_mnist.cli import main
 from flax_mnist.data import DIGITS
-from flax_mnist.errors import DataError
+from flax_mnist.errors import DataError, FlaxMnistError
 from flax_mnist.run_dir import Checkpoints, Record, append_metrics, write_config
 from flax_mnist.train import Metrics
 
@@ -110,7 +110,38 @@ def test_no_runs_and_no_folder(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
-def test_settings_that_are_no_text_are_damaged(tmp_path):
+@pytest.mark.parametrize(
+    ("part", "name", "wrong"),
+    [
+        ("dataset", "source", 3),
+        ("dataset", "class_names", list(range(10))),
+        ("dataset", "data_dir", 1),
+        ("checkpoints", "keep", "3"),
+        ("checkpoints", "every", 1),
+        ("topology", "devices", 1.5),
+    ],
+)
+def test_settings_of_another_type_are_damaged(runs, tmp_path, part, name, wrong):
+    content = json.loads((runs / "a" / run_dir.CONFIG).read_text())
+    content[part][name] = wrong
+    (tmp_path / run_dir.CONFIG).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"config\.json: damaged .* is no "):
+        run_dir.read_config(tmp_path)
+
+
+def test_settings_and_metrics_that_are_no_text_are_damaged(tmp_path):
     (tmp_path / run_dir.CONFIG).write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"config\.json: damaged"):
         run_dir.read_config(tmp_path)
+    (tmp_path / run_dir.METRICS).write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"metrics\.jsonl: damaged"):
+        run_dir.read_metrics(tmp_path)
+
+
+def test_a_folder_that_cannot_be_locked_is_named(tmp_path):
+    (tmp_path / run_dir.LOCK).mkdir()
+    with (
+        pytest.raises(FlaxMnistError, match=rf"{tmp_path}: cannot be written to"),
+        run_dir.only_writer(tmp_path),
+    ):
+        pass
