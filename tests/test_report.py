@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from flax_mnist import Config, init_state, interop, predict, report, run_dir
 from flax_mnist.cli import main
@@ -177,8 +178,9 @@ def test_nothing_in_it_is_elsewhere(page_file):
         (["imported", "--output", "a.html"], 2, "imported: holds no training run"),
         (["early", "--output", "a.html"], 2, "early: has not finished its first epoch"),
         (["damaged", "--output", "a.html"], 1, "config.json: damaged: it has no environment"),
+        (["huge", "--output", "a.html"], 1, "huge: its test loss is nan; it did not learn"),
     ],
-    ids=["output", "data", "no run", "a file", "imported", "early", "damaged"],
+    ids=["output", "data", "no run", "a file", "imported", "early", "damaged", "not finite"],
 )
 def test_refusals_take_a_line_and_leave_nothing(run, monkeypatch, capsys, arguments, code, says):
     monkeypatch.chdir(run.parent)
@@ -191,6 +193,11 @@ def test_refusals_take_a_line_and_leave_nothing(run, monkeypatch, capsys, argume
         shutil.copytree("run", "damaged")
         config = json.loads(Path("damaged/config.json").read_text())
         Path("damaged/config.json").write_text(json.dumps(config | {"environment": None}))
+    elif arguments[0] == "huge":
+        shutil.copytree("run", "huge")
+        weights = load_file("run/weights.safetensors")
+        huge = {name: np.full_like(array, 1e30) for name, array in weights.items()}
+        save_file(huge, "huge/weights.safetensors")
     assert main(["report", *arguments]) == code
     error = capsys.readouterr().err
     assert says in error
