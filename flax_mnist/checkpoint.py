@@ -64,7 +64,7 @@ class Manifest(NamedTuple):
 def saving(
     run_dir: Path, run: Mapping[str, Any], keep: int
 ) -> Iterator[Callable[[int, Progress], None]]:
-    """Yields a `save` of step and progress that returns at once, and saves while others train on.
+    """Yields a `save` of step and progress that returns at once: the training goes on meanwhile.
 
     The next call and the end of the block wait for it, and raise what it has raised. Where several
     processes train together, `save` itself waits: see `_orbax`.
