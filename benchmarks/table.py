@@ -293,6 +293,12 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     before = result["load_average"][0]
     if before is not None and before > 0.5:
         said.append(f"WARNING: other programs were running (load average {before} at the start).")
+    held_back = [row["name"] for row in result["rows"] if lagged(row, result["plan"]["lag"])]
+    if held_back:
+        said.append(
+            f"WARNING: {', '.join(held_back)} stayed behind their own best in most rounds: the "
+            "machine had less to give than at other times. Run it again."
+        )
     for row in result["rows"]:
         spun = [turn["idle_cpu_seconds"] for turn in row["turns"]]
         if spun and statistics.median(spun) > 0.5:
@@ -301,6 +307,14 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
                 "two of its turns."
             )
     return said
+
+
+def lagged(row: Mapping[str, Any], lag: float) -> bool:
+    """Whether a row's figure is that of turns that lag, though they were taken again."""
+    turns = [seconds_of_turn(turn) for turn in row["turns"]]
+    tried = [trial["seconds"] for trial in row.get("trials", ()) if "seconds" in trial]
+    again = [seconds_of_turn(turn) for turn in row["retaken"]]
+    return bool(turns) and statistics.median(turns) > lag * min(turns + again + tried)
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -353,6 +353,23 @@ def test_turns_taken_again_are_told(result: dict[str, Any]) -> None:
     assert "- Turns over 1.25 x their row's best, taken again: N1 2" in table.render(again)
 
 
+def test_a_row_that_was_held_back_in_most_rounds_is_warned_of(result: dict[str, Any]) -> None:
+    def turns(*seconds: float) -> dict[str, Any]:
+        return {"turns": [{"seconds": [s, s], "round": i} for i, s in enumerate(seconds)]}
+
+    trials = {"trials": [{"seconds": 1.0}, {"reason": "given up"}]}
+    none: dict[str, Any] = {"retaken": []}
+    assert table.lagged(turns(2.0, 2.0, 1.0) | none, 1.25)
+    assert not table.lagged(turns(2.0, 1.1, 1.0) | none, 1.25)
+    assert table.lagged(turns(1.3, 1.3, 1.3) | none | trials, 1.25)
+    assert table.lagged(turns(2.0, 2.0) | {"retaken": turns(1.5)["turns"]}, 1.25)
+    assert not table.lagged(turns() | none, 1.25)
+    slow = result["rows"][0]["turns"][0]
+    turned = [slow, *({**slow, "seconds": [9.0], "round": i} for i in (1, 2))]
+    rows = [{**result["rows"][0], "turns": turned}, *result["rows"][1:]]
+    assert "WARNING: N1 stayed behind" in table.render({**result, "rows": rows})
+
+
 def test_the_result_keeps_every_sample(result: dict[str, Any]) -> None:
     honest = result["rows"][0]
     assert [turn["round"] for turn in honest["turns"]] == [0, 1, 2]
