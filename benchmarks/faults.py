@@ -140,7 +140,7 @@ def killed(runs: Runs, chance: random.Random, wait: Wait) -> str:
         wait(process, runs, path, chance)
         process.kill()
         process.wait()
-    kept = newest_checkpoint(path)
+    kept = max(checkpoint.steps(path), default=0)
     done = subprocess.run(command(path, EPOCHS), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode or begun_after(done.stdout) < kept:
         return LOST
@@ -164,12 +164,6 @@ def within_a_save(
         unfinished = any((path / checkpoint.FOLDER).glob(f"{checkpoint.UNFINISHED}*"))
         if unfinished and time.perf_counter() > patience:
             return
-
-
-def newest_checkpoint(path: Path) -> int:
-    """The step of the newest one that was finished; 0 if there is none."""
-    names = [folder.name for folder in (path / checkpoint.FOLDER).glob("*")]
-    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def begun_after(said: str) -> int:

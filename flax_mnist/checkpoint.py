@@ -134,7 +134,7 @@ def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], k
         )
         write_atomically(unfinished / MANIFEST, _sealed(manifest))
         os.replace(unfinished, folder / str(step))
-        for old in _steps(run_dir)[:-keep]:
+        for old in steps(run_dir)[:-keep]:
             # Renamed first: a folder with a step's name is whole, whenever the process is killed.
             os.replace(folder / str(old), unfinished)
             shutil.rmtree(unfinished)
@@ -163,7 +163,7 @@ def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress |
         RequestError: it belongs to another run; the message lists the differences.
     """
     wrong: dict[Path, str] = {}
-    found = [run_dir / FOLDER / str(step) for step in reversed(_steps(run_dir))]
+    found = [run_dir / FOLDER / str(step) for step in reversed(steps(run_dir))]
     for path in found:
         try:
             manifest, arrays = _load(path)
@@ -201,6 +201,12 @@ def identity(config: Config, dataset: Dataset) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     del settings["epochs"]
     return settings | {"dataset": dataset.name, "images": dataset.digest()}
+
+
+def steps(run_dir: Path) -> list[int]:
+    """The checkpoints there are in the folder of a run, whole or not, in order."""
+    names = [path.name for path in (run_dir / FOLDER).glob("*")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
 
 def remove_unfinished(run_dir: Path) -> None:
@@ -351,9 +357,3 @@ def _digests(folder: Path) -> dict[str, str]:
         for path in files
         if path != folder / MANIFEST
     }
-
-
-def _steps(run_dir: Path) -> list[int]:
-    """The checkpoints there are, whole or not, in order."""
-    names = [path.name for path in (run_dir / FOLDER).glob("*")]
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())

@@ -50,33 +50,37 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def processes(
-    *flags: list[str], count: int | None = None, scripts: dict[int, str] | None = None
-) -> Iterator[list[subprocess.Popen]]:
-    """One for each list of flags, of `count` that are expected; killed if they still run.
-
-    Some may run a script of their own with the arguments of a command line.
-    """
-    coordinator = f"127.0.0.1:{free_port()}"
-    start = [COMMAND] * len(flags)
-    for i, script in (scripts or {}).items():
-        start[i] = [sys.executable, "-c", script, "train"]
+def running(*commands: tuple[list[str], dict | None]) -> Iterator[list[subprocess.Popen]]:
+    """Processes, of a command line and an environment each; killed if they still run."""
     started = [
         subprocess.Popen(
-            [*start[i], *own, "--coordinator", coordinator, "--num-processes",
-             str(count or len(flags)), "--process-id", str(i)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
         )
-        for i, own in enumerate(flags)
-    ]  # fmt: skip
+        for arguments, variables in commands
+    ]
     try:
         yield started
     finally:
         for process in started:
             process.kill()
             process.communicate()
+
+
+@contextlib.contextmanager
+def processes(
+    *flags: list[str], count: int | None = None, scripts: dict[int, list[str]] | None = None
+) -> Iterator[list[subprocess.Popen]]:
+    """One for each list of flags, of `count` that are expected.
+
+    Some may run a script of their own with the arguments of a command line.
+    """
+    met = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", str(count or len(flags))]
+    commands = [
+        [*(scripts or {}).get(i, COMMAND), *own, *met, "--process-id", str(i)]
+        for i, own in enumerate(flags)
+    ]
+    with running(*((command, None) for command in commands)) as started:
+        yield started
 
 
 def end(process: subprocess.Popen, timeout: float = BOUND) -> tuple[int, str, str]:
@@ -183,14 +187,14 @@ LOADS_FOREVER = """
 import sys, time
 from flax_mnist import cli, data
 data.load_dataset = lambda *_: time.sleep(1000)
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(cli.main(["train", *sys.argv[1:]]))
 """
 
 
 @pytest.mark.long
 def test_a_process_whose_images_never_come_ends_all(data, tmp_path):
     flags = new_run(data, tmp_path / "run", "--peer-timeout", 15)
-    with processes(*[flags] * 2, scripts={1: LOADS_FOREVER}) as both:
+    with processes(*[flags] * 2, scripts={1: [sys.executable, "-c", LOADS_FOREVER]}) as both:
         ends = [end(process, 2 * BOUND) for process in both]
     for code, _, err in ends:
         assert code == 1
@@ -304,15 +308,9 @@ def test_auto_asks_what_started_the_processes(data, tmp_path, told):
         "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",
     }
     path = tmp_path / "run"
-    both = [
-        subprocess.Popen(
-            [*COMMAND, *new_run(data, path, "--epochs", 1, "--distributed", "auto")],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=without_cluster() | fixed | told(i),
-        )
-        for i in range(2)
-    ]  # fmt: skip
-    ends = [end(process, 180) for process in both]
+    command = [*COMMAND, *new_run(data, path, "--epochs", 1, "--distributed", "auto")]
+    with running(*((command, without_cluster() | fixed | told(i)) for i in range(2))) as both:
+        ends = [end(process, 180) for process in both]
     assert [code for code, *_ in ends] == [0, 0], ends
     assert json.loads((path / run_dir.CONFIG).read_text())["topology"]["processes"] == 2
     assert_same_result(path, straight(data, tmp_path / "straight", 1))

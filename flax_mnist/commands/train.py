@@ -362,11 +362,7 @@ class Train:
                 if signum:
                     if is_first:
                         draw_curves(path)
-                    raise StoppedError(
-                        f"{signals.word(signum)} after step {step:,} of {config.epochs * steps:,}. "
-                        f"Go on with: flax-mnist train --resume --run-dir {shlex.quote(str(path))}",
-                        128 + signum,
-                    )
+                    raise _stopped(signum, f"{step:,} of {config.epochs * steps:,}", path)
         if is_first:
             draw_curves(path)
 
@@ -388,6 +384,13 @@ class Train:
             profile = observers.profile(self.output.profile, first.epoch, self.config.epochs)
             chosen.append(stack.enter_context(profile))
         return chosen
+
+
+def _stopped(signum: int, step: str, path: Path) -> StoppedError:
+    """What a signal ends a run with."""
+    resume = f"flax-mnist train --resume --run-dir {shlex.quote(str(path))}"
+    what = f"{signals.word(signum)} after step {step}. Go on with: {resume}"
+    return StoppedError(what, 128 + signum)
 
 
 def draw_curves(path: Path) -> None:
