@@ -15,9 +15,11 @@ import time
 from pathlib import Path
 
 from benchmarks.statistics import estimate
-from flax_mnist import checkpoint, observers, train
 from flax_mnist.config import Config
-from flax_mnist.data import load_dataset
+from flax_mnist.data.dataset import load_dataset
+from flax_mnist.data.order import steps_per_epoch
+from flax_mnist.runs import loop, observers
+from flax_mnist.store import checkpoint
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,15 +32,15 @@ def main(argv: list[str] | None = None) -> None:
     n, turn = len(dataset.train.labels), arguments.epochs
     # One turn more than is counted: the first one of each kind warms up.
     config = Config(epochs=2 * turn * (arguments.rounds + 1))
-    steps = train.steps_per_epoch(config, n)
-    progress = train.begin(config)
-    run_chunk = train.compile_chunks(config, progress, dataset.train, steps)
+    steps = steps_per_epoch(config, n)
+    progress = loop.begin(config)
+    run_chunk = loop.compile_chunks(config, progress, dataset.train, steps)
     identity = checkpoint.identity(config, dataset)
     seconds: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         keep = observers.folder(Path(name), dataset.name)
         start = time.perf_counter()
-        for now, metrics in train.fit(config, dataset, progress, run_chunk, steps):
+        for now, metrics in loop.fit(config, dataset, progress, run_chunk, steps):
             if metrics is None:
                 continue
             keep(now, metrics)

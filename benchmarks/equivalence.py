@@ -31,10 +31,11 @@ from torch import nn, optim
 
 from benchmarks import torch_reference as reference
 from benchmarks import torch_seeds
-from flax_mnist import evaluation, interop, model, train
+from flax_mnist import evaluation, model, train
 from flax_mnist.config import Config, DatasetName, Precision
-from flax_mnist.data import Dataset, Split, load_dataset
-from flax_mnist.interop import StateDict
+from flax_mnist.data.dataset import Dataset, Split, load_dataset
+from flax_mnist.data.order import epoch_order
+from flax_mnist.store.weights import StateDict, from_torch_state_dict, to_torch_state_dict
 
 # ---- tolerances ---------------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ def in_torch(weights: StateDict, config: Config) -> nn.Sequential:
 def in_jax(weights: StateDict, config: Config) -> model.Params:
     """The parameters with these weights, in the config's precision."""
     dtype = model.make_model(config).param_dtype
-    return interop.from_torch_state_dict({k: v.astype(dtype) for k, v in weights.items()})
+    return from_torch_state_dict({k: v.astype(dtype) for k, v in weights.items()})
 
 
 def torch_split(split: Split, config: Config) -> tuple[torch.Tensor, torch.Tensor]:
@@ -190,7 +191,7 @@ def gradient_difference(weights: StateDict, batch: Split, config: Config) -> flo
             return model.nll_loss(model.log_probs(params, batch.images, mlp), batch.labels)
 
         ours = jax.jit(jax.grad(loss))(in_jax(weights, config))
-        return difference(interop.to_torch_state_dict(ours), theirs, relative=True)
+        return difference(to_torch_state_dict(ours), theirs, relative=True)
 
 
 def step_difference(weights: StateDict, batch: Split, config: Config, steps: int) -> float:
@@ -208,7 +209,7 @@ def step_difference(weights: StateDict, batch: Split, config: Config, steps: int
         state, ours = train.State(params, optimizer.init(params)), []
         for _ in range(steps):
             state, value = train.train_step(state, *batch, model=mlp, optimizer=optimizer)
-            ours.append((float(value), interop.to_torch_state_dict(state.params)))
+            ours.append((float(value), to_torch_state_dict(state.params)))
             # The next step may overwrite the memory of which the state dict's biases are views.
             state = jax.tree.map(jnp.copy, state)
         return difference(ours, theirs)
@@ -265,7 +266,7 @@ def jax_run(
             )
             losses.append(float(loss))
         score = evaluation.evaluate(state.params, *dataset.test, model=mlp)
-        weights = interop.to_torch_state_dict(state.params)
+        weights = to_torch_state_dict(state.params)
         return Run(losses, weights, float(score.loss), float(score.accuracy))
 
 
@@ -281,7 +282,7 @@ class Runs(NamedTuple):
 def four_runs(dataset: Dataset, config: Config) -> Runs:
     """Trains in both frameworks and both precisions, from PyTorch's weights, in our orders."""
     weights, n = torch_weights(config.seed, config), len(dataset.train.labels)
-    orders = [train.epoch_order(config.seed, epoch, n) for epoch in range(config.epochs)]
+    orders = [epoch_order(config.seed, epoch, n) for epoch in range(config.epochs)]
     wide, narrow = (dataclasses.replace(config, precision=p) for p in ("float64", "float32"))
     return Runs(
         torch_run(weights, dataset, orders, wide),
@@ -339,7 +340,7 @@ def jax_seeds(
     train_data, test_data = jax.device_put((dataset.train, dataset.test))
     scores, n = [], len(dataset.train.labels)
     for number in range(config.epochs):
-        orders = np.stack([train.epoch_order(seed, number, n) for seed in seeds])
+        orders = np.stack([epoch_order(seed, number, n) for seed in seeds])
         state, _ = run_epoch(state, *train_data, orders)
         scores.append(evaluate(state.params, *test_data))
     return scores

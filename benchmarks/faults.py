@@ -25,7 +25,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flax_mnist import checkpoint, cli, run_dir
+from flax_mnist.cli.main import main as run_in_this_process
+from flax_mnist.store import checkpoint, run_folder
+from flax_mnist.store.metrics import read_metrics
 
 SURVIVED, REFUSED, WRONG, LOST = "survived", "refused loudly", "silently wrong", "lost"
 OUTCOMES = (SURVIVED, REFUSED, WRONG, LOST)
@@ -109,10 +111,8 @@ class Runs:
         return all(
             of(path) == of(self.peace)
             for of in (
-                lambda run: (run / run_dir.WEIGHTS).read_bytes(),
-                lambda run: [
-                    row[: row._fields.index("seconds")] for row in run_dir.read_metrics(run)
-                ],
+                lambda run: (run / run_folder.WEIGHTS).read_bytes(),
+                lambda run: [row[: row._fields.index("seconds")] for row in read_metrics(run)],
             )
         )
 
@@ -120,7 +120,7 @@ class Runs:
 def command(path: Path, epochs: int) -> list[str]:
     """Starts a run, or goes on with it."""
     flags = ["--run-dir", str(path), "--epochs", str(epochs)]
-    if (path / run_dir.CONFIG).exists():
+    if (path / run_folder.CONFIG).exists():
         return [sys.executable, "-m", "flax_mnist", "train", "--resume", *flags]
     return [sys.executable, "-m", "flax_mnist", *FLAGS, *flags]
 
@@ -188,7 +188,7 @@ def damaged(
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()) as said,
     ):
-        code = cli.main(command(path, EPOCHS)[3:])
+        code = run_in_this_process(command(path, EPOCHS)[3:])
     if code:
         return REFUSED if said.getvalue() else LOST
     return SURVIVED if runs.is_right(path) else WRONG

@@ -100,8 +100,8 @@ def numpy_blas() -> str:
 
 def describe(settings: Settings) -> dict[str, Any]:
     """All of it; starts JAX on the device, and draws the synthetic digits where nobody has yet."""
-    from flax_mnist import runtime
-    from flax_mnist.data import load_dataset
+    from flax_mnist.data.dataset import load_dataset
+    from flax_mnist.devices import runtime
 
     device = runtime.start(settings.device, settings.config, compilation_cache=False)  # type: ignore[arg-type]
     dataset = load_dataset(settings.dataset, settings.data_dir)

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.program import Weights
 from flax_mnist.config import Config
-from flax_mnist.data import Split
+from flax_mnist.data.dataset import Split
 
 STORED = Path(__file__).parent / "results" / "torch_seeds.json"
 

@@ -20,7 +20,7 @@ import tyro
 
 from benchmarks import torch_reference as reference
 from flax_mnist.config import Config, DatasetName
-from flax_mnist.data import Dataset, load_dataset
+from flax_mnist.data.dataset import Dataset, load_dataset
 
 RESULTS = Path(__file__).parent / "results" / "torch_seeds.json"
 

@@ -22,7 +22,7 @@ from benchmarks import machine
 from benchmarks.program import Program, Settings, UnavailableError, Weights
 from benchmarks.scoring import score
 from benchmarks.stopwatch import time_calls
-from flax_mnist.data import Dataset, load_dataset
+from flax_mnist.data.dataset import Dataset, load_dataset
 
 
 class Worker:

@@ -9,16 +9,16 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from flax_mnist.config import Config as Config
-    from flax_mnist.data import Dataset as Dataset
-    from flax_mnist.data import load_dataset as load_dataset
+    from flax_mnist.data.dataset import Dataset as Dataset
+    from flax_mnist.data.dataset import load_dataset as load_dataset
     from flax_mnist.evaluation import evaluate as evaluate
     from flax_mnist.evaluation import predict as predict
-    from flax_mnist.interop import from_torch_state_dict as from_torch_state_dict
-    from flax_mnist.interop import to_torch_state_dict as to_torch_state_dict
     from flax_mnist.model import MLP as MLP
     from flax_mnist.model import cross_entropy_loss as cross_entropy_loss
     from flax_mnist.model import nll_loss as nll_loss
     from flax_mnist.model import normalize as normalize
+    from flax_mnist.store.weights import from_torch_state_dict as from_torch_state_dict
+    from flax_mnist.store.weights import to_torch_state_dict as to_torch_state_dict
     from flax_mnist.train import State as State
     from flax_mnist.train import init_state as init_state
     from flax_mnist.train import sgd as sgd
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "Config": "config",
-    "Dataset": "data",
+    "Dataset": "data.dataset",
     "MLP": "model",
     "State": "train",
     "cross_entropy_loss": "model",
     "evaluate": "evaluation",
-    "from_torch_state_dict": "interop",
+    "from_torch_state_dict": "store.weights",
     "init_state": "train",
-    "load_dataset": "data",
+    "load_dataset": "data.dataset",
     "nll_loss": "model",
     "normalize": "model",
     "predict": "evaluation",
     "sgd": "train",
-    "to_torch_state_dict": "interop",
+    "to_torch_state_dict": "store.weights",
     "train_epoch": "train",
     "train_step": "train",
 }

@@ -2,15 +2,15 @@
 
 import sys
 
-from flax_mnist import signals
+from flax_mnist.runs import signals
 
 
 def main() -> int:
     """Runs the command line of the process and returns its exit code."""
     signals.watch()  # before all that takes long to import
-    from flax_mnist import cli
+    from flax_mnist.cli.main import main
 
-    return cli.main()
+    return main()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reading and writing files."""
+"""Reading and writing files, and where the program keeps what it can make again."""
 
 from __future__ import annotations
 
@@ -44,3 +44,10 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise FlaxMnistError(f"{path}: cannot be written ({error.strerror}).") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def cache_dir() -> Path:
+    """The user's cache folder for this program; it may not exist yet."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("flax-mnist"))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from flax_mnist import synthetic
-from flax_mnist.data import Dataset, load_dataset
+from flax_mnist.data import synthetic
+from flax_mnist.data.dataset import Dataset, load_dataset
+from tests.helpers.idx_files import write_idx_dir
 
 # An array that is silently broadcast to another rank is a bug in a program of fixed shapes.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,25 +30,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def idx(array: np.ndarray) -> bytes:
-    """A uint8 array in the IDX format."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
 @pytest.fixture(scope="session")
 def digits() -> dict[str, np.ndarray]:
     """A small set of drawn digits: 1,000 for training, 200 for testing."""
     return synthetic.generate(seed=1, n_train=1000, n_test=200)
-
-
-def write_idx_dir(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
-    """Writes the arrays as the four gzipped IDX files."""
-    folder.mkdir()
-    for prefix, split in (("train", "train"), ("t10k", "test")):
-        for kind, n in (("images", 3), ("labels", 1)):
-            data = gzip.compress(idx(arrays[f"{split}_{kind}"]), mtime=0)
-            (folder / f"{prefix}-{kind}-idx{n}-ubyte.gz").write_bytes(data)
-    return folder
 
 
 @pytest.fixture

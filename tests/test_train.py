@@ -10,18 +10,12 @@ import numpy as np
 import pytest
 
 from flax_mnist import Config, Dataset, init_state, train_epoch, train_step
-from flax_mnist.data import DIGITS, Split
+from flax_mnist.data.dataset import DIGITS, Split
+from flax_mnist.data.order import epoch_order
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.evaluation import evaluate
-from flax_mnist.train import (
-    begin,
-    chunk_steps,
-    compile_chunks,
-    epoch_order,
-    fit,
-    make_model,
-    make_optimizer,
-)
+from flax_mnist.runs.loop import begin, chunk_steps, compile_chunks, fit
+from flax_mnist.train import make_model, make_optimizer
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 from benchmarks.program import CLASSES, PIXELS, Program, Settings, Weights
-from flax_mnist import runtime
-from flax_mnist.data import Dataset
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.devices import runtime
 
 
 class Fit(Program):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.program import CLASSES, PIXELS, Program, Settings, UnavailableError, Weights
-from flax_mnist.data import Dataset
+from flax_mnist.data.dataset import Dataset
 
 Matrix = NDArray[np.float32]
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks import torch_reference as reference
 from benchmarks.program import Program, Settings, UnavailableError, Weights
-from flax_mnist.data import Dataset, Split
+from flax_mnist.data.dataset import Dataset, Split
 
 
 def choose_device(settings: Settings) -> torch.device:

@@ -16,9 +16,15 @@ import numpy as np
 from jax import Array
 
 from benchmarks.program import Program, Settings, UnavailableError, Weights, batches
-from flax_mnist import interop, model, runtime, sweep, train
+from flax_mnist import model, train
 from flax_mnist.config import Config, Precision
-from flax_mnist.data import Dataset
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.data.order import epoch_order, steps_per_epoch
+from flax_mnist.devices import runtime
+from flax_mnist.devices.memory import cpu_devices, make_plan, memory
+from flax_mnist.runs import loop, sweeping
+from flax_mnist.store.checkpoint import Progress
+from flax_mnist.store.weights import to_torch_state_dict
 
 
 class _Jax(Program):
@@ -54,7 +60,7 @@ class _Jax(Program):
 
     def order(self) -> Any:
         """The next epoch's, made while the clock runs: a loop has to shuffle too."""
-        order = train.epoch_order(self.config.seed, self.epochs_done, self.n)
+        order = epoch_order(self.config.seed, self.epochs_done, self.n)
         self.epochs_done += 1
         return order
 
@@ -66,7 +72,7 @@ class _Jax(Program):
 
     def weights(self) -> list[Weights]:
         # Copies: the next call may overwrite the memory of donated arrays.
-        weights = interop.to_torch_state_dict(self.state.params)
+        weights = to_torch_state_dict(self.state.params)
         return [{name: np.array(value) for name, value in weights.items()}]
 
     def device_memory(self) -> int | None:
@@ -79,10 +85,10 @@ class EpochScan(_Jax):
 
     def compile(self, settings: Settings) -> Any:
         none = train.no_losses(model.make_model(self.config))
-        progress = train.Progress(self.state, none)
-        steps = train.steps_per_epoch(self.config, self.n)
+        progress = Progress(self.state, none)
+        steps = steps_per_epoch(self.config, self.n)
         # One chunk: a network whose epoch the command line cuts is none of the benchmark's.
-        run_chunk = train.compile_chunks(self.config, progress, self.dataset.train, steps)
+        run_chunk = loop.compile_chunks(self.config, progress, self.dataset.train, steps)
 
         def run(
             state: train.State, images: Array, labels: Array, order: Any
@@ -128,7 +134,7 @@ class AllEpochs(_Jax):
 
         orders = jax.ShapeDtypeStruct((self.config.epochs, self.n), jnp.int32)
         lowered = jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders)
-        return lowered.compile(compiler_options=train.compiler_options())
+        return lowered.compile(compiler_options=runtime.compiler_options())
 
     def order(self) -> Any:
         return np.stack([super(AllEpochs, self).order() for _ in range(self.config.epochs)])
@@ -156,11 +162,11 @@ class ManyModels(_Jax):
 
     def order(self) -> Any:
         epoch, self.epochs_done = self.epochs_done, self.epochs_done + 1
-        return np.stack([train.epoch_order(c.seed, epoch, self.n) for c in self.configs()])
+        return np.stack([epoch_order(c.seed, epoch, self.n) for c in self.configs()])
 
     def weights(self) -> list[Weights]:
         return [
-            interop.to_torch_state_dict(jax.tree.map(lambda leaf, i=i: leaf[i], self.state.params))
+            to_torch_state_dict(jax.tree.map(lambda leaf, i=i: leaf[i], self.state.params))
             for i in range(self.models)
         ]
 
@@ -170,15 +176,15 @@ class Sweep(ManyModels):
 
     def cpu_devices(self, settings: Settings) -> int:
         # Each has as many models: a sweep would fill up with models that are not counted.
-        return math.gcd(settings.models, sweep.cpu_devices(settings.models))
+        return math.gcd(settings.models, cpu_devices(settings.models))
 
     def compile(self, settings: Settings) -> Any:
         if self.place.platform != "cpu":
             raise UnavailableError("on an accelerator a sweep is one vmap")
         devices = jax.local_devices()[: self.cpu_devices(settings)]
-        plan = sweep.make_plan(self.configs(), self.dataset, devices, sweep.memory(self.place))
-        programs = sweep.compile_programs(plan, self.dataset, together=False)
-        own, common = sweep.shardings(plan.mesh)
+        plan = make_plan(self.configs(), self.dataset, devices, memory(self.place))
+        programs = sweeping.compile_programs(plan, self.dataset, together=False)
+        own, common = sweeping.shardings(plan.mesh)
         self.state, self.data = jax.device_put(self.state, own), jax.device_put(self.data, common)
 
         def run(

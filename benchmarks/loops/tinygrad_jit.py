@@ -12,7 +12,7 @@ from tinygrad import Device, Tensor, TinyJit
 from tinygrad.helpers import DEV
 
 from benchmarks.program import CLASSES, PIXELS, Program, Settings, UnavailableError, Weights
-from flax_mnist.data import Dataset
+from flax_mnist.data.dataset import Dataset
 
 
 class Jit(Program):

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.program import PIXELS, Program, Settings, UnavailableError, layer_shapes
 from flax_mnist.config import Config
-from flax_mnist.data import Dataset
+from flax_mnist.data.dataset import Dataset
 
 
 class _OnCpu(Program):

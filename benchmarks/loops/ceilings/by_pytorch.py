@@ -7,7 +7,7 @@ import torch
 from benchmarks.loops.pytorch import choose_device
 from benchmarks.program import PIXELS, Program, Settings, layer_shapes
 from flax_mnist.config import Config
-from flax_mnist.data import Dataset
+from flax_mnist.data.dataset import Dataset
 
 
 class _OnTorch(Program):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.program import PIXELS, Program, Settings, layer_shapes
-from flax_mnist import runtime
-from flax_mnist.data import Dataset
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.devices import runtime
 
 
 class _OnXla(Program):

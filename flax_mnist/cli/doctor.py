@@ -1,0 +1,52 @@
+"""`flax-mnist doctor`."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterator
+
+from flax_mnist.show import terminal
+
+_OPTIONAL = {
+    "torch": "flax-mnist[test]: the PyTorch reference, and reading .pt files",
+    "array-record": "reads datasets that tensorflow-datasets has prepared",
+    "tensorboardX": "flax-mnist[tensorboard]",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Show versions, devices, the data that is found, and what is missing."""
+
+    def run(self) -> None:
+        """Prints a line for each thing."""
+        for name, value in _diagnose():
+            terminal.say(f"{name:<20} {value}")
+
+
+def _diagnose() -> Iterator[tuple[str, str]]:
+    """What this machine has and lacks for the program, each as a name and what there is to say."""
+    import jax
+
+    from flax_mnist import __version__
+    from flax_mnist.data.dataset import find_dataset
+    from flax_mnist.files import cache_dir
+    from flax_mnist.store.record import PACKAGES, version
+
+    yield "flax-mnist", __version__
+    yield "Python", f"{platform.python_version()} on {platform.platform()}"
+    for package in PACKAGES:
+        yield package, version(package) or "NOT INSTALLED"
+    for package, use in _OPTIONAL.items():
+        yield package, version(package) or f"not installed ({use})"
+    try:
+        for device in jax.devices():
+            yield "device", f"{device.platform}:{device.id} {device.device_kind}"
+    except Exception as error:  # RuntimeError, or AssertionError where a plugin is missing
+        yield "device", f"NONE: {error}. Look at JAX_PLATFORMS."
+    for name in ("mnist", "fashion_mnist", "kmnist"):
+        place = find_dataset(name)
+        yield name, place or "not on disk: downloaded at first use, or give --data-dir"
+    yield "synthetic", "always there"
+    yield "cache", str(cache_dir())

@@ -1,0 +1,114 @@
+"""Flags that several subcommands have."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import tyro
+
+from flax_mnist.config import Config, DatasetName
+from flax_mnist.errors import RequestError
+
+if TYPE_CHECKING:
+    import jax
+
+
+def directory(default: str) -> Any:
+    """A folder that has a default which is no path."""
+    return tyro.conf.arg(metavar="DIR", help_behavior_hint=f"(default: {default})")
+
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""A flag without a --no- of its own: nothing but the command line could switch it on."""
+
+DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
+Trained = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
+
+
+DataDir = Annotated[Path | None, directory("tensorflow-datasets' own")]
+RunDataDir = Annotated[Path | None, directory("the run's")]
+
+
+RunDataset = Annotated[
+    DatasetName | None,
+    tyro.conf.arg(metavar=DATASETS, help_behavior_hint="(default: the run's; for a file, auto)"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where it runs."""
+
+    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """Device to run on; auto is JAX's choice: TPU, else GPU, else CPU."""
+    no_compilation_cache: Switch = False
+    """Do not keep compiled programs in the user's cache folder for the next start."""
+    debug: Switch = False
+    """Show the traceback of an error."""
+
+    def start(self, config: Config, cpu_devices: int = 1) -> jax.Device:
+        """Makes JAX's settings, and returns the device that everything runs on."""
+        from flax_mnist.devices import runtime
+
+        return runtime.start(self.device, config, not self.no_compilation_cache, cpu_devices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Devices and processes that share each batch."""
+
+    num_devices: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="N", help_behavior_hint="(default: all accelerators; one CPU)"),
+    ] = None
+    """Devices of each process to train on."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS:PORT")] = None
+    """Where process 0 listens for the others, if several processes train together."""
+    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many they are."""
+    process_id: Annotated[int | None, tyro.conf.arg(metavar="I")] = None
+    """Which of them this is, from 0."""
+    distributed: Literal["off", "auto"] = "off"
+    """auto has JAX find these three out: from Slurm, Open MPI, Kubernetes or Cloud TPU."""
+    peer_timeout: Annotated[int, tyro.conf.arg(metavar="SECONDS")] = 25
+    """How long to wait for a process that does not answer, before all end; twice at the start and
+    while images are loaded."""
+
+    def __post_init__(self) -> None:
+        if self.num_devices is not None and self.num_devices < 1:
+            raise RequestError(f"num-devices is {self.num_devices}; it must be at least 1.")
+        if not 1 <= self.peer_timeout <= 3600:
+            raise RequestError(f"peer-timeout is {self.peer_timeout}; it must be 1 to 3600.")
+        given = (self.coordinator, self.num_processes, self.process_id)
+        if self.distributed == "auto":
+            if given != (None, None, None):
+                raise RequestError("--distributed auto finds out the other flags: give it alone.")
+            return
+        if None in given and given != (None, None, None):
+            raise RequestError("--coordinator, --num-processes and --process-id: give all three.")
+        if self.coordinator is None or self.num_processes is None or self.process_id is None:
+            return
+        port = re.fullmatch(r".+:(\d{1,5})", self.coordinator)
+        if not port or not 0 < int(port[1]) < 2**16:
+            raise RequestError(f"coordinator is {self.coordinator!r}; it must be ADDRESS:PORT.")
+        if not 0 <= self.process_id < self.num_processes:
+            raise RequestError(
+                f"process-id is {self.process_id}; it must be from 0 to num-processes - 1, "
+                f"and num-processes is {self.num_processes}."
+            )
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether several processes train together."""
+        return self.distributed == "auto" or self.coordinator is not None
+
+    def join(self) -> None:
+        """Meets the other processes, if there are any."""
+        if self.is_joint:
+            from flax_mnist.devices import processes
+
+            cluster = processes.Cluster(self.coordinator, self.num_processes, self.process_id)
+            processes.join(cluster, self.peer_timeout)

@@ -1,0 +1,117 @@
+"""`flax-mnist inspect`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from flax_mnist.cli.flags import Machine
+from flax_mnist.config import Config
+from flax_mnist.show import terminal
+
+if TYPE_CHECKING:
+    from jax.stages import Compiled
+    from rich.table import Table
+
+
+Section = Literal["layers", "jaxpr", "products", "cost"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Show what a training step becomes: layers, jaxpr, matrix products, cost."""
+
+    config: Config = dataclasses.field(default_factory=Config)
+    sections: tuple[Section, ...] = ("layers", "jaxpr", "products", "cost")
+    """What to show."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+
+    def run(self) -> None:
+        """Prints the sections, each under its title."""
+        from flax_mnist.show import inspection
+
+        self.machine.start(self.config)
+        if "layers" in self.sections:
+            _title(f"The layers, for a batch of {self.config.batch_size:,}")
+            terminal.say(inspection.tabulate(self.config) + "\n")
+        traced = inspection.trace_step(self.config)
+        if "jaxpr" in self.sections:
+            _title("The jaxpr: train_step as JAX traces it")
+            terminal.say(
+                "A pure function from state, images and labels to the next state and the loss.\n"
+                "value_and_grad has been at work: the backward pass is already written out.\n"
+            )
+            terminal.say(traced.jaxpr.pretty_print(use_color=False) + "\n")
+        compiled = inspection.compile_step(traced)
+        if "products" in self.sections:
+            _title("The matrix products of the optimised HLO, in its order")
+            terminal.say(_product_table(compiled))
+            terminal.say(
+                "\nBy: what the HLO says computes it. A plain dot is left to XLA's backend.\n"
+                "The whole HLO is written to DIR by XLA_FLAGS=--xla_dump_to=DIR, with\n"
+                "--no-compilation-cache; the StableHLO between it and the jaxpr is\n"
+                "flax_mnist.inspection.trace_step(config).lower().as_text().\n"
+            )
+        if "cost" in self.sections:
+            _title("What a step costs")
+            terminal.say(_cost(compiled, self.config))
+
+
+def _title(text: str) -> None:
+    terminal.say(f"{text}\n{'=' * len(text)}\n")
+
+
+def _product_table(compiled: Compiled) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    from flax_mnist.show.inspection import find_products
+
+    products = find_products(compiled.as_text() or "")
+    total = sum(product.flops for product in products)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_footer=True, padding=(0, 1, 0, 0))
+    table.add_column("pass and layer", f"{len(products)} products")
+    table.add_column("operands")
+    table.add_column("result")
+    table.add_column("FLOPs", f"{total:,}", justify="right")
+    table.add_column("by")
+    for product in products:
+        table.add_row(
+            product.source,
+            " ".join(product.operands),
+            product.result,
+            f"{product.flops:,}",
+            product.by,
+        )
+    return table
+
+
+def _cost(compiled: Compiled, config: Config) -> str:
+    from flax_mnist.devices.runtime import compiler_options
+    from flax_mnist.show.inspection import count_by_hand
+
+    flops, written = count_by_hand(config)
+    counted = compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
+    figures = [
+        ("FLOPs of the products, by hand", flops),
+        ("FLOPs of the whole step, by XLA", counted.get("flops")),
+        ("exponentials and logarithms, by XLA", counted.get("transcendentals")),
+        ("bytes that its instructions read and write, by XLA", counted.get("bytes accessed")),
+    ]
+    if memory:
+        figures += [
+            ("bytes of memory: state and batch", memory.argument_size_in_bytes),
+            ("  given up for the next state (donated)", memory.alias_size_in_bytes),
+            ("  besides, in between", memory.temp_size_in_bytes),
+        ]
+    options = ", ".join(f"{name}={value}" for name, value in compiler_options().items())
+    return "\n".join(
+        [
+            *(f"{what:<52} {n:>13,.0f}" for what, n in figures if n is not None),
+            f"\nBy hand: {written}.",
+            "A layer has a product in the forward pass and two in the backward pass; the first has",
+            "one there, as nobody needs the gradient of the images.",
+            f"Compiled as an epoch is, with {options or 'no options'}.",
+        ]
+    )

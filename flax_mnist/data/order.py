@@ -1,0 +1,24 @@
+"""The order in which an epoch shows the images."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flax_mnist.config import Config
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int32]:
+    """The order in which epoch `epoch` (from 0) shows the `n` training images: int32 `[n]`.
+
+    Made on the host from the two numbers alone, so that any run, resumed or not and on any number
+    of devices, sees the same batches.
+    """
+    return np.random.default_rng((seed, epoch)).permutation(n).astype(np.int32)
+
+
+def steps_per_epoch(config: Config, n: int) -> int:
+    """Batches in an epoch of `n` images, the ragged one too."""
+    return math.ceil(n / config.batch_size)

@@ -1,0 +1,103 @@
+"""How many networks fit on a device at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from flax_mnist.config import Config
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.model import CLASSES, PIXELS
+
+
+def cpu_devices(members: int) -> int:
+    """Into how many devices to divide a CPU.
+
+    One for each core: two that share a step gain little, but each can train a member by itself.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return min(cores, members)
+
+
+MEMORY_SHARE = 0.5
+"""Of a device's memory, what a sweep may fill: it is only estimated, and not all of it is free."""
+
+
+def memory(device: jax.Device) -> float:
+    """Bytes that a sweep may fill on the device; infinite where the system does not say."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is None and hasattr(os, "sysconf"):  # CPU devices share the machine's
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        limit = pages * size / jax.local_device_count(device.platform)
+    return math.inf if limit is None else MEMORY_SHARE * limit
+
+
+def member_bytes(config: Config, dataset: Dataset) -> int:
+    """Estimate of what a device needs for a member while it is trained."""
+    units = PIXELS + sum(config.hidden_sizes) + CLASSES
+    weights = config.weights + units
+    # The state before an epoch, after it, and in it beside the gradients.
+    states = 3 * weights * (2 if config.momentum else 1) + weights
+    # The inputs need no gradients.
+    activations = config.batch_size * (2 * units - PIXELS)
+    probabilities = CLASSES * len(dataset.test.labels)
+    order = 4 * len(dataset.train.labels)
+    return _width(config) * (states + activations + probabilities) + order
+
+
+def shared_bytes(config: Config, dataset: Dataset) -> int:
+    """Estimate of what a device needs besides its members: the images, and one member's test."""
+    units = PIXELS + sum(config.hidden_sizes) + CLASSES
+    arrays = (*dataset.train, *dataset.test)
+    return sum(a.nbytes for a in arrays) + _width(config) * len(dataset.test.labels) * units
+
+
+def _width(config: Config) -> int:
+    return 8 if config.sums_in_float64 else 4
+
+
+class Plan(NamedTuple):
+    """Which members are trained together, and where."""
+
+    groups: list[Sequence[Config]]
+    """One after the other; only the last may be smaller than the first."""
+    template: Config
+    """Stands for every member: it has a momentum, and so a velocity, if any of them has."""
+    mesh: Mesh
+    """The devices over which each group is spread."""
+    bytes: int
+    """Estimate of the memory that is needed on all of them together."""
+
+
+def make_plan(
+    members: Sequence[Config], dataset: Dataset, devices: Sequence[jax.Device], free: float
+) -> Plan:
+    """All members in one group, or where they do not fit, in groups of much the same size.
+
+    Args:
+        members: of the sweep.
+        dataset: what they are trained on.
+        devices: what they are spread over.
+        free: bytes that may be filled on each device; see `memory`.
+    """
+    template = dataclasses.replace(members[0], momentum=max(c.momentum for c in members))
+    shared, own = shared_bytes(template, dataset), member_bytes(template, dataset)
+    on_a_device = max(1, math.floor(min(len(members), (free - shared) / own)))
+    size = math.ceil(len(members) / math.ceil(len(members) / (on_a_device * len(devices))))
+    groups = [members[start : start + size] for start in range(0, len(members), size)]
+    mesh = Mesh(np.array(devices[:size]), "members")
+    return Plan(groups, template, mesh, mesh.size * (shared + math.ceil(size / mesh.size) * own))
+
+
+def lanes(plan: Plan) -> int:
+    """How many train at a time: the members of a group, and some again to fill up the devices."""
+    devices = plan.mesh.size
+    return devices * math.ceil(len(plan.groups[0]) / devices)

@@ -1,0 +1,210 @@
+"""Several processes, on one machine or many, that train one network together.
+
+Process 0 prints and writes; all of them read the images and compute. A process that is lost ends
+the others: at once, where it was killed, after a time limit where it only answers no more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
+
+import jax
+
+from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
+from flax_mnist.show import terminal
+
+MARGIN = 5
+"""Seconds that JAX may wait longer than we do: it ends a process with a page of C++ names."""
+
+_LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadline", re.IGNORECASE)
+"""What errors of communication are about, whatever their class."""
+
+_joined = False
+
+
+class Cluster(NamedTuple):
+    """The processes of a training: three values that they are given, or else find out."""
+
+    coordinator: str | None = None
+    """`ADDRESS:PORT` of process 0."""
+    processes: int | None = None
+    process_id: int | None = None
+
+
+def join(cluster: Cluster, limit: int) -> None:
+    """Meets the other processes. Must come before JAX's first use; further calls do nothing.
+
+    Args:
+        cluster: with nothing in it JAX asks Slurm, Open MPI, Kubernetes or Cloud TPU.
+        limit: seconds to wait for the others later, when they do not answer; here twice as long.
+
+    Raises:
+        RequestError: there is nothing to ask, or process 0 cannot listen at the address.
+    """
+    global _joined
+    if _joined:
+        return
+    # It would take SIGTERM from `signals`.
+    jax.config.update("jax_enable_preemption_service", False)
+    patience = 2 * limit
+    where = cluster.coordinator or "the coordinator"
+    missing = (
+        f"not all processes came to {where} within {patience} s. Each needs the same --coordinator "
+        "and --num-processes and a --process-id of its own."
+    )
+    if cluster.coordinator and cluster.process_id == 0:
+        _require_can_listen(cluster.coordinator)
+    with watch(patience, missing):
+        try:
+            jax.distributed.initialize(
+                *cluster,
+                initialization_timeout=patience + MARGIN,
+                # A beat is half of it: a process is missed between one half and the whole.
+                heartbeat_timeout_seconds=patience + MARGIN,
+                shutdown_timeout_seconds=patience + MARGIN,
+                # By itself it listens on all interfaces.
+                coordinator_bind_address=cluster.coordinator,
+            )
+        except ValueError as error:
+            raise RequestError(
+                "--distributed auto: found neither Slurm, Open MPI, Kubernetes nor Cloud TPU. "
+                "Give --coordinator, --num-processes and --process-id."
+            ) from error
+        except RuntimeError as error:
+            raise RequestError(f"--coordinator {where}: cannot listen there ({error}).") from error
+    _joined = True
+
+
+def _require_can_listen(address: str) -> None:
+    """Tries it: where gRPC cannot, it ends the process with a segmentation fault."""
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(place)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"--coordinator {address}: cannot listen there ({reason}).") from error
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes: the only one, or process 0."""
+    return not _joined or jax.process_index() == 0
+
+
+def are_many() -> bool:
+    """Whether several processes train together."""
+    return bool(jax.process_count() > 1)
+
+
+def shutdown() -> None:
+    """Ends what `join` began, when all processes are done."""
+    jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def whoever_fails_leaves() -> Iterator[None]:
+    """A process that fails within ends without waiting for the others, which may be gone.
+
+    Raises:
+        FlaxMnistError: another process is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _joined:
+            raise
+        # The handlers registered before, JAX's among them, would wait for the others.
+        atexit.register(_leave, getattr(error, "exit_code", 1))
+        if not isinstance(error, FlaxMnistError) and _LOST.search(str(error)):
+            reason = str(error).splitlines()[0]
+            raise FlaxMnistError(
+                f"process {jax.process_index()}: another process is gone ({reason}). "
+                "Go on with --resume, with any number of processes."
+            ) from error
+        raise
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    if is_first():
+        time.sleep(1)  # When process 0 is gone, JAX aborts the others: they may speak first.
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
+    """Ends the process with a complaint, exit code 1, if the block takes longer than a limit.
+
+    The yielded function sets the clock back to zero.
+
+    Args:
+        limit: seconds.
+        complaint: what is wrong then, and the remedy.
+    """
+    renewed, ended = threading.Event(), False
+
+    def wait() -> None:
+        while renewed.wait(limit):
+            renewed.clear()  # before the look: an end in between sets it again
+            if ended:
+                return
+        terminal.leave(f"flax-mnist: {complaint}")
+        _leave(1)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield renewed.set
+    finally:
+        ended = True
+        renewed.set()
+
+
+@contextlib.contextmanager
+def watch_others(limit: float) -> Iterator[Callable[[], None]]:
+    """`watch`, where there are other processes to wait for."""
+    if not are_many():
+        yield lambda: None
+        return
+    complaint = (
+        f"process {jax.process_index()}: another process did not answer for {limit:g} s. "
+        "Go on with --resume, with any number of processes."
+    )
+    with watch(limit, complaint) as renew:
+        yield renew
+
+
+def require_alike() -> None:
+    """Refuses processes with different numbers of devices: they could not even speak about it.
+
+    Raises:
+        RequestError: in each process whose number is not the average.
+    """
+    mine, all_devices = jax.local_device_count(), jax.device_count()
+    if mine * jax.process_count() != all_devices:
+        raise RequestError(
+            f"process {jax.process_index()}: has {mine} devices, of {all_devices} in "
+            f"{jax.process_count()} processes; each needs as many. Check --num-devices."
+        )
+
+
+def silence_others() -> None:
+    """No process but the first warns: all of them would say the same."""
+    if not is_first():
+        warnings.simplefilter("ignore", FlaxMnistWarning)

@@ -1,0 +1,105 @@
+"""JAX's process-wide settings, made once, before its first use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from flax_mnist.config import Config
+from flax_mnist.errors import RequestError
+from flax_mnist.files import cache_dir
+
+
+def compiler_options() -> dict[str, str | bool]:
+    """What XLA is told besides `XLA_FLAGS`; a scheduler named there is left alone.
+
+    By itself XLA orders a program for the CPU so that independent instructions can overlap. A step
+    this small has no use for that: in the order that needs the least memory it is 1.2 to 1.35 times
+    as fast (`benchmarks/NOTES.md`), and its results have the same bits.
+    """
+    if jax.default_backend() != "cpu" or "scheduler" in os.environ.get("XLA_FLAGS", ""):
+        return {}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+
+
+DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+
+
+_EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
+
+
+def start(
+    device: DeviceName,
+    config: Config,
+    compilation_cache: bool = True,
+    cpu_devices: int = 1,
+) -> jax.Device:
+    """Chooses the device that everything runs on.
+
+    Args:
+        device: `auto` is JAX's own choice: TPU, then GPU, then CPU.
+        config: float64 has to be switched on in JAX, and that a GPU repeats itself.
+        compilation_cache: keep compiled programs in the user's cache folder, unless JAX was given
+            another by `JAX_COMPILATION_CACHE_DIR`, or `JAX_ENABLE_COMPILATION_CACHE` is false.
+        cpu_devices: into so many the CPU is divided, if this is JAX's first use.
+
+    Raises:
+        RequestError: there is no such device; the message names those there are.
+    """
+    jax.config.update("jax_enable_x64", config.sums_in_float64)
+    if not compilation_cache:
+        jax.config.update("jax_enable_compilation_cache", False)
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ and _can_be_written(_compiled()):
+        jax.config.update("jax_compilation_cache_dir", str(_compiled()))
+        # Every program of ours is small and quick to compile: keep them all.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if config.deterministic:
+        _be_deterministic()
+    if cpu_devices > 1:
+        with contextlib.suppress(RuntimeError):  # too late: it stays as it is
+            jax.config.update("jax_num_cpu_devices", cpu_devices)
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # leaves an accelerator to others
+    try:
+        chosen = jax.local_devices(backend=None if device == "auto" else device)[0]
+    except Exception as error:  # RuntimeError, or AssertionError where a plugin is missing
+        raise RequestError(_no_device(device)) from error
+    jax.config.update("jax_default_device", chosen)
+    return chosen
+
+
+def _be_deterministic() -> None:
+    """Without this GPUs may add in any order, and pick the kernel that was faster this time."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = " ".join([*flags, DETERMINISTIC])
+    jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def _no_device(device: DeviceName) -> str:
+    try:
+        there = ", ".join(sorted({d.platform for d in jax.devices()}))
+    except Exception:  # JAX_PLATFORMS names something that is not there
+        return f"JAX finds no device. JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')!r}."
+    remedy = (
+        f" JAX needs its plugin for it: install {_EXTRAS[device]}." if device in _EXTRAS else ""
+    )
+    return f"--device {device}: there is none; JAX finds {there}.{remedy}"
+
+
+def _compiled() -> Path:
+    return cache_dir() / "compiled"
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

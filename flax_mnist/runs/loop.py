@@ -1,0 +1,165 @@
+"""The loop around the steps: chunk by chunk, with metrics after each epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from numpy.typing import NDArray
+
+from flax_mnist.config import Config
+from flax_mnist.data.dataset import Dataset, Split
+from flax_mnist.data.order import epoch_order, steps_per_epoch
+from flax_mnist.devices import sharding
+from flax_mnist.devices.runtime import compiler_options
+from flax_mnist.errors import FlaxMnistError
+from flax_mnist.evaluation import evaluate
+from flax_mnist.model import make_model
+from flax_mnist.store.checkpoint import Progress
+from flax_mnist.store.metrics import Metrics
+from flax_mnist.train import Losses, State, init_state, make_optimizer, no_losses, train_steps
+
+RunChunk = Callable[[State, Losses, ArrayLike, ArrayLike, NDArray[np.int32]], tuple[State, Losses]]
+"""`train_chunk` of one model and optimizer: state, losses, images, labels and order."""
+
+
+def begin(config: Config) -> Progress:
+    """Before the first step."""
+    return Progress(init_state(config), no_losses(make_model(config)))
+
+
+CHUNK_STEPS = 20_000
+CHUNK_FLOPS = {"cpu": 5e10, "gpu": 1e13, "tpu": 1e13}
+"""About a second's work: for so long a run may have no ear for a signal."""
+
+MANY_CPUS_STEPS = 32
+"""Devices that share one process's threads may lock each other out after some hundred steps."""
+
+
+def chunk_steps(config: Config, n: int, at_most: float = math.inf) -> int:
+    """How many steps run in one go; a whole epoch of the tutorial's network.
+
+    Args:
+        config: of the run.
+        n: images in an epoch.
+        at_most: so that something can be done after every so many steps.
+    """
+    # A product with each weight in the forward pass, two in the backward pass.
+    flops = 6 * config.batch_size * config.weights
+    backend = jax.default_backend()
+    a_second = CHUNK_FLOPS[backend] / flops
+    if backend == "cpu" and sharding.replicated():
+        at_most = min(at_most, MANY_CPUS_STEPS)
+    return max(1, int(min(a_second, CHUNK_STEPS, steps_per_epoch(config, n), at_most)))
+
+
+def cuts(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
+    """Where an epoch's order is cut, from a step on."""
+    size = chunk * config.batch_size
+    starts = range(first_step * config.batch_size, n, size)
+    return [slice(start, min(start + size, n)) for start in starts]
+
+
+def compile_chunks(config: Config, progress: Progress, train: Split, chunk: int) -> RunChunk:
+    """`train_steps` for chunks of so many steps, compiled before it is first called.
+
+    So the first epoch takes as long as any other, and the compilation can be timed on its own.
+    """
+    n = len(train.labels)
+    place = sharding.replicated()
+    images_and_labels = [
+        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
+    ]
+    parts = cuts(config, n, chunk, progress.step) + cuts(config, n, chunk, 0)
+    programs = {
+        length: train_steps.lower(
+            progress.state,
+            progress.losses,
+            *images_and_labels,
+            jax.ShapeDtypeStruct((length,), jnp.int32, sharding=place),
+            model=make_model(config),
+            optimizer=make_optimizer(config),
+            batch_size=config.batch_size,
+        ).compile(compiler_options=compiler_options())
+        for length in {cut.stop - cut.start for cut in parts}
+    }
+
+    def run_chunk(
+        state: State,
+        losses: Losses,
+        images: ArrayLike,
+        labels: ArrayLike,
+        order: NDArray[np.int32],
+    ) -> tuple[State, Losses]:
+        after: tuple[State, Losses] = programs[len(order)](state, losses, images, labels, order)
+        return after
+
+    return run_chunk
+
+
+def fit(
+    config: Config, dataset: Dataset, progress: Progress, run_chunk: RunChunk, chunk: int
+) -> Iterator[tuple[Progress, Metrics | None]]:
+    """Trains chunk by chunk until `config.epochs` epochs are finished.
+
+    Args:
+        config: how.
+        dataset: on what.
+        progress: from `begin`, or any that this function yielded; its state is donated.
+        run_chunk: from `compile_chunks`.
+        chunk: steps, as `run_chunk` was compiled for.
+
+    Yields:
+        After each chunk the progress, good until the next one is asked for, and the metrics where
+        the chunk ended an epoch.
+
+    Raises:
+        FlaxMnistError: a loss is not finite.
+    """
+    model = make_model(config)
+    images, labels = sharding.replicate(dataset.train)
+    test_images, test_labels = sharding.replicate(dataset.test)
+    n = len(dataset.train.labels)
+    steps = steps_per_epoch(config, n)
+    while progress.epoch < config.epochs:
+        order = epoch_order(config.seed, progress.epoch, n)
+        for cut in cuts(config, n, chunk, progress.step):
+            start = time.perf_counter()
+            state, losses = run_chunk(progress.state, progress.losses, images, labels, order[cut])
+            finite = int(losses.finite)  # waits for the device
+            seconds = progress.seconds + time.perf_counter() - start
+            done = math.ceil(cut.stop / config.batch_size)
+            if finite < done:
+                raise _not_finite(f"step {progress.epoch * steps + finite + 1:,}", config)
+            if done < steps:
+                progress = Progress(state, losses, progress.epoch, done, seconds)
+                yield progress, None
+        score = evaluate(state.params, test_images, test_labels, model=model)
+        test_loss = float(score.loss)
+        if not math.isfinite(test_loss):
+            raise _not_finite(f"the test after epoch {progress.epoch + 1}", config)
+        progress = Progress(state, no_losses(model), progress.epoch + 1)
+        yield (
+            progress,
+            Metrics(
+                epoch=progress.epoch,
+                step=progress.epoch * steps,
+                train_loss=float(losses.total) / steps,
+                test_loss=test_loss,
+                test_accuracy=round(float(score.accuracy), 6),
+                seconds=round(seconds, 6),
+                images_per_second=round(n / seconds, 1),
+            ),
+        )
+
+
+def _not_finite(where: str, config: Config) -> FlaxMnistError:
+    return FlaxMnistError(
+        f"The loss is not finite in {where}: the steps are too large. "
+        f"Try a --learning-rate below {config.learning_rate:g}."
+    )

@@ -1,0 +1,62 @@
+"""SIGINT and SIGTERM: the first ends a training in good order, anything else ends at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_patient = False
+"""Whether someone will look at `_received` soon."""
+
+_received: int | None = None
+
+
+def watch() -> None:
+    """From now on a signal ends the process, whatever its threads do: every file is whole always.
+
+    A thread hears of it by a socket, since a handler runs only when the main thread comes back to
+    Python, which may take as long as a compilation. An exception could be swallowed, by a garbage
+    collector's callback for one.
+    """
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+    signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    for signum in _WORDS:
+        signal.signal(signum, lambda *_: None)
+    threading.Thread(target=_listen, args=(ear, mouth), daemon=True).start()
+
+
+def _listen(ear: socket.socket, mouth: socket.socket) -> None:
+    global _received
+    while True:
+        for signum in ear.recv(16):
+            if signum not in _WORDS:
+                continue
+            if _patient and _received is None:
+                _received = signum
+            else:
+                from flax_mnist.show import terminal  # rich would delay `watch`
+
+                terminal.leave(f"flax-mnist: {word(signum)}")
+                os._exit(128 + signum)
+
+
+def word(signum: int) -> str:
+    """What a signal does to a run."""
+    return _WORDS[signal.Signals(signum)]
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[Callable[[], int | None]]:
+    """Within, the first signal is only noted: the yielded function returns it, or None."""
+    global _patient
+    _patient = True
+    try:
+        yield lambda: _received
+    finally:
+        _patient = False

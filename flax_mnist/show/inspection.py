@@ -1,0 +1,137 @@
+"""What a training step becomes: from `train_step` to the program that the machine runs."""
+
+from __future__ import annotations
+
+import math
+import re
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.stages import Compiled, Traced
+from rich import box
+
+from flax_mnist.config import Config
+from flax_mnist.devices.runtime import compiler_options
+from flax_mnist.model import CLASSES, PIXELS, make_model
+from flax_mnist.train import init_state, make_optimizer, train_step
+
+
+def tabulate(config: Config) -> str:
+    """Flax's table of the layers: the inputs, outputs and parameters of each, for a batch."""
+    model = make_model(config)
+    inputs = jnp.zeros((config.batch_size, PIXELS), model.param_dtype)
+    table = model.tabulate(
+        jax.random.key(0),
+        inputs,
+        console_kwargs={"force_terminal": False},
+        table_kwargs={"box": box.ASCII},
+    )
+    return table.strip("\n")
+
+
+def trace_step(config: Config) -> Traced:
+    """`train_step` on a batch, as JAX traces it: `jaxpr` is all it computes, gradients included."""
+    traced: Traced = train_step.trace(
+        init_state(config),
+        jax.ShapeDtypeStruct((config.batch_size, 28, 28), jnp.uint8),
+        jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
+        model=make_model(config),
+        optimizer=make_optimizer(config),
+    )
+    return traced
+
+
+def compile_step(traced: Traced) -> Compiled:
+    """The step as XLA compiles it, with the options that an epoch is compiled with."""
+    compiled: Compiled = traced.lower().compile(compiler_options=compiler_options())
+    return compiled
+
+
+def count_by_hand(config: Config) -> tuple[int, str]:
+    """FLOPs of a step's matrix products, each an addition and a multiplication, and the sum itself.
+
+    A layer has one product in the forward pass and one for the gradient of its kernel. All but the
+    first have a third one, for the gradient of their input: images are not trained.
+    """
+    layers = list(pairwise((PIXELS, *config.hidden_sizes, CLASSES)))
+    products = [2] + [3] * (len(layers) - 1)
+    terms = [(n, *layer) for n, layer in zip(products, layers, strict=True)]
+    total = 2 * config.batch_size * sum(math.prod(term) for term in terms)
+    written = " + ".join(" x ".join(map(str, term)) for term in terms)
+    return total, f"2 x {config.batch_size} x ({written})"
+
+
+class Product(NamedTuple):
+    """A matrix product in an optimised program."""
+
+    source: str
+    """The pass and the layer that it comes from."""
+    operands: tuple[str, ...]
+    """Two, as XLA writes types: `f32[64,784]`."""
+    result: str
+    by: str
+    """What the HLO says of who computes it: the kind of a fusion, the target of a call, or `dot`,
+    which the backend does as it thinks best."""
+
+    @property
+    def flops(self) -> int:
+        """2 m k n, which the sizes mk, kn and mn give in whatever order the axes lie."""
+        sizes = [_size(kind) for kind in (*self.operands, self.result)]
+        return 2 * math.isqrt(math.prod(sizes))
+
+
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<opcode>[\w-]+)\(")
+_LIBRARY = re.compile(r'custom_call_target="(\S*(?:gemm|matmul|dot)\S*)"')
+
+
+_FUSION = re.compile(r'"kind":"(\w+)"')
+_ARRAY = re.compile(r"\w+\[[\d,]*\]")
+
+
+def find_products(hlo: str) -> list[Product]:
+    """The matrix products in the text of an optimised HLO module, in the order of the program.
+
+    They are instructions of their own, calls to a library, or inside of fusions.
+    """
+    lines = hlo.splitlines()
+    instructions = [_INSTRUCTION.match(line) for line in lines]
+    arrays = {
+        found["name"]: array[0]
+        for found in instructions
+        if found and (array := _ARRAY.search(found["type"]))
+    }
+    fusions = {
+        found[1]: i for i, line in enumerate(lines) if (found := re.search(r"calls=%?(\S+),", line))
+    }
+    products = []
+    computation = ""
+    for i, (line, instruction) in enumerate(zip(lines, instructions, strict=True)):
+        if line.endswith("{"):
+            computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
+        library = _LIBRARY.search(line)
+        if instruction and (instruction["opcode"] == "dot" or library):
+            place = fusions.get(computation, i)
+            by = library or _FUSION.search(lines[place])
+            arguments = re.findall(r"[\w.-]+", line[instruction.end() :].partition("), ")[0])
+            product = Product(
+                _source(line),
+                tuple(arrays[name] for name in arguments if name in arrays)[:2],
+                arrays[instruction["name"]],
+                by[1].strip("_").removesuffix("_fusion") if by else "dot",
+            )
+            products.append((place, product))
+    return [product for _, product in sorted(products)]
+
+
+def _source(line: str) -> str:
+    """From `jit(train_step)/transpose(jvp(MLP))/.../Dense_1/dot_general` to `backward Dense_1`."""
+    name = re.search(r'op_name="([^"]*(Dense_\d+)[^"]*)"', line)
+    if not name:
+        return "not said"
+    return f"{'backward' if 'transpose(' in name[1] else 'forward'} {name[2]}"
+
+
+def _size(array: str) -> int:
+    return math.prod(int(n) for n in re.findall(r"\d+", array.partition("[")[2]))

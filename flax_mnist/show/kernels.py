@@ -1,0 +1,110 @@
+"""Pictures of the first layer's weights."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+
+from flax_mnist.files import write_atomically
+from flax_mnist.scoring import Floats
+
+if TYPE_CHECKING:
+    pass
+from flax_mnist.show.figures import GREY
+
+MOST_WEIGHT_IMAGES, WEIGHT_COLUMNS = 256, 16
+DIVERGING = "RdBu_r"
+
+
+def draw_weights(kernel: Floats) -> Figure:
+    """The weights into each unit of the first layer as a picture of 28x28.
+
+    Args:
+        kernel: `[784, units]`; the first `MOST_WEIGHT_IMAGES` units are shown.
+    """
+    units = kernel.shape[1]
+    columns, rows = _grid(units)
+    side = min(2.5, 8 / columns)
+    figure = Figure(figsize=(1.7 + side * columns, 0.8 + side * rows), layout="compressed")
+    axes = figure.subplots()
+    bound = _bound(kernel)
+    picture = axes.imshow(_mosaic(kernel), cmap=DIVERGING, vmin=-bound, vmax=bound)
+    axes.set_facecolor(GREY)
+    shown = f" (the first {MOST_WEIGHT_IMAGES} of {units:,})" if units > MOST_WEIGHT_IMAGES else ""
+    axes.set_title(f"Weights into each hidden unit{shown}", fontsize=10)
+    axes.set_xticks(29 * np.arange(columns) + 13.5, [f"+{i}" for i in range(columns)])
+    axes.set_yticks(29 * np.arange(rows) + 13.5, [f"{columns * i}" for i in range(rows)])
+    axes.set_ylabel("unit")
+    axes.tick_params(length=0, labelsize=7)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(picture, label="weight", extend="both", aspect=5 * side * rows, pad=0.02)
+    return figure
+
+
+def save_weights_gif(kernels: Mapping[int, Floats], path: Path) -> None:
+    """Writes `draw_weights` of several epochs as an animated GIF, all of it or nothing.
+
+    Args:
+        kernels: `[784, units]` after an epoch, by its number; 0 is before the first.
+        path: the file.
+    """
+    figure = draw_weights(next(iter(kernels.values())))
+    axes = figure.axes[0]
+    picture, title = axes.images[0], axes.get_title()
+    bound = max(map(_bound, kernels.values()))
+    picture.set_clim(-bound, bound)
+    palette = _palette()
+    frames = []
+    for epoch, kernel in kernels.items():
+        picture.set_data(_mosaic(kernel))
+        axes.set_title(f"{title}, epoch {epoch}", fontsize=10)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=100)
+        figure.set_layout_engine("none")  # all are laid out as the first one is
+        frame = Image.open(drawn).convert("RGB")
+        frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
+    file = io.BytesIO()
+    milliseconds = min(500, max(40, 10_000 // len(frames)))
+    frames[0].save(
+        file, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
+    )
+    write_atomically(path, file.getvalue())
+
+
+def _grid(units: int) -> tuple[int, int]:
+    """Columns and rows of the pictures of so many units."""
+    shown = min(units, MOST_WEIGHT_IMAGES)
+    columns = min(shown, WEIGHT_COLUMNS)
+    return columns, math.ceil(shown / columns)
+
+
+def _mosaic(kernel: Floats) -> Floats:
+    """The pictures of all units as one, with a pixel of NaN between two."""
+    columns, rows = _grid(kernel.shape[1])
+    images = kernel.T[:MOST_WEIGHT_IMAGES].reshape(-1, 28, 28)
+    tiles = np.full((rows * columns, 29, 29), np.nan)
+    tiles[: len(images), :28, :28] = images
+    mosaic = tiles.reshape(rows, columns, 29, 29).swapaxes(1, 2)
+    return mosaic.reshape(29 * rows, 29 * columns)[:-1, :-1]
+
+
+def _bound(kernel: Floats) -> float:
+    """Where the colours end. A few weights are so large that all others would look like zero."""
+    return float(np.quantile(np.abs(kernel), 0.999))
+
+
+def _palette() -> Image.Image:
+    """The 256 colours of a GIF: the weights', and greys for the rest."""
+    weights = colormaps[DIVERGING](np.linspace(0, 1, 216), bytes=True)[:, :3]
+    greys = np.linspace(0, 255, 40)[:, None].repeat(3, axis=1)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([weights, greys]).astype(np.uint8).tobytes())
+    return palette

@@ -1,0 +1,168 @@
+"""Pictures of what a trained network makes of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from flax_mnist import scoring
+from flax_mnist.scoring import Calibration, Floats, Integers
+from flax_mnist.show.prediction import Prediction
+
+if TYPE_CHECKING:
+    pass
+from flax_mnist.show.figures import BLUE, GREY, percent, shortened
+
+COLUMNS = 3
+MISTAKE_COLUMNS = 5
+
+
+def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
+    """Each image beside a bar for each class, the likeliest in colour, as the tutorial ends."""
+    columns = min(len(predictions), COLUMNS)
+    rows = -(-len(predictions) // columns)
+    figure = Figure(figsize=(5.2 * columns, 2.9 * rows), layout="constrained")
+    cells = figure.subfigures(rows, columns, squeeze=False).flat
+    for cell, prediction in zip(cells, predictions, strict=False):
+        picture, bars = cell.subplots(1, 2, width_ratios=(1, 1.1))
+        picture.imshow(prediction.image, cmap="gray_r", vmin=0, vmax=255)
+        picture.set_axis_off()
+        truth = "" if prediction.label is None else f", label: {prediction.label}"
+        cell.suptitle(shortened(prediction.title) + truth, fontsize=9, parse_math=False)
+        colours = [BLUE if name == prediction.likeliest else GREY for name in prediction.names]
+        bars.barh(prediction.names, prediction.probabilities, color=colours)
+        bars.invert_yaxis()
+        bars.set_xlim(0, 1)
+        bars.set_xlabel("probability")
+        bars.set_title(
+            f"{prediction.likeliest}: {max(prediction.probabilities):.1%}", fontsize=9, color=BLUE
+        )
+        bars.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_confusion(confusion: Integers, names: Sequence[str]) -> Figure:
+    """How many images of a class (rows) are said to be of which (columns).
+
+    Args:
+        confusion: `[classes, classes]`, as `scoring.confusion_matrix`.
+        names: of the classes.
+    """
+    figure = Figure(figsize=(7.2, 6.2), layout="compressed")
+    axes = figure.subplots()
+    # Of a good network all but the diagonal would be white on a scale that is not logarithmic.
+    scale = LogNorm(1, max(confusion.max(), 10))
+    picture = axes.imshow(np.ma.masked_equal(confusion, 0), cmap="Blues", norm=scale)
+    for (row, column), count in np.ndenumerate(confusion):
+        ink = "white" if count > scale.inverse(0.6) else "black" if count else GREY
+        axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color=ink)
+    places = range(len(names))
+    slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(places, names, **(slant if max(map(len, names)) > 4 else {}))
+    axes.set_yticks(places, names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(f"{confusion.trace():,} of {confusion.sum():,} images are classified rightly")
+    figure.colorbar(picture, label="images", format=StrMethodFormatter("{x:,.0f}"))
+    return figure
+
+
+def draw_classes(confusion: Integers, names: Sequence[str]) -> Figure:
+    """Accuracy of each class with its 95 % interval; arguments as `draw_confusion`'s."""
+    right, images = confusion.diagonal(), confusion.sum(axis=1)
+    figure = Figure(figsize=(7.2, 4), layout="constrained")
+    axes = figure.subplots()
+    shown = np.flatnonzero(images)
+    accuracy = scoring.class_accuracy(confusion)
+    overall = right.sum() / images.sum()
+    bars = _error_bars(accuracy, right, images)
+    axes.errorbar(accuracy[shown], shown, xerr=bars[:, shown], fmt="o", color=BLUE, capsize=3)
+    axes.axvline(overall, color=GREY, linestyle="--", zorder=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
+    axes.xaxis.set_major_formatter(percent)
+    axes.set_xlabel(f"accuracy, with 95 % intervals; dashed: {overall:.2%} over all classes")
+    axes.grid(color="#E6E6E6")
+    axes.spines[["top", "right"]].set_visible(False)
+    counts = axes.secondary_yaxis("right")
+    counts.set_yticks(
+        range(len(names)),
+        [f"{k:,} of {n:,}" if n else "no images" for k, n in zip(right, images, strict=True)],
+    )
+    counts.tick_params(length=0)
+    counts.spines["right"].set_visible(False)
+    return figure
+
+
+def draw_calibration(calibration: Calibration) -> Figure:
+    """Accuracy against confidence, and how many images there are of each confidence."""
+    edges, images, right, confidence = calibration
+    figure = Figure(figsize=(5, 6), layout="constrained")
+    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    shown = images > 0
+    bars = _error_bars(calibration.accuracy, right, images)
+    curve.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as often right as it says")
+    curve.errorbar(
+        confidence[shown],
+        calibration.accuracy[shown],
+        yerr=bars[:, shown],
+        fmt="o-",
+        color=BLUE,
+        capsize=3,
+        label="this network, with 95 % intervals",
+    )
+    curve.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+    curve.set_ylabel("accuracy")
+    curve.yaxis.set_major_formatter(percent)
+    curve.set_xlim(-0.02, 1.02)
+    curve.set_ylim(-0.02, 1.02)
+    curve.grid(color="#E6E6E6")
+    columns = counts.bar(edges[:-1], images, np.diff(edges), align="edge", color=BLUE, ec="white")
+    counts.bar_label(columns, [f"{n:,}" if n else "" for n in images], fontsize=8, padding=2)
+    counts.margins(y=0.2)
+    counts.set_yticks([])
+    counts.set_ylabel("images")
+    counts.set_xlabel(
+        "confidence: the probability of the class that is predicted\n"
+        f"expected calibration error: {calibration.expected_error:.2%}"
+    )
+    counts.xaxis.set_major_formatter(percent)
+    for axes in (curve, counts):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _error_bars(share: Floats, right: Integers, images: Integers) -> Floats:
+    """`[2, n]`: how far the 95 % interval reaches below and above."""
+    low, high = scoring.interval(right, images)
+    return np.maximum([share - low, high - share], 0)
+
+
+def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
+    """Images that are classified wrongly.
+
+    Args:
+        mistakes: those that are shown, the most confident ones first.
+        count: how many there are in all.
+    """
+    rows = math.ceil(len(mistakes) / MISTAKE_COLUMNS)
+    figure = Figure(figsize=(10, 0.6 + 2.3 * rows), layout="constrained")
+    some = f"{len(mistakes)} of {count:,} mistakes, the most confident first"
+    figure.suptitle(some if mistakes else "No mistakes")
+    for i, mistake in enumerate(mistakes, start=1):
+        axes = figure.add_subplot(rows, MISTAKE_COLUMNS, i, xticks=[], yticks=[])
+        axes.imshow(mistake.image, cmap="gray_r", vmin=0, vmax=255)
+        axes.spines[:].set_color(GREY)
+        axes.set_title(
+            f"{mistake.title}\ntrue: {mistake.label}\n"
+            f"predicted: {mistake.likeliest}, {max(mistake.probabilities):.1%}",
+            fontsize=7.5,
+        )
+    return figure

@@ -1,0 +1,149 @@
+"""What a person reads: lines, bars and warnings. Plain text in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console, RenderableType
+
+from flax_mnist.errors import FlaxMnistWarning
+
+if TYPE_CHECKING:
+    from flax_mnist.store.metrics import Metrics
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """`| head` has seen enough; a training goes on without a reader."""
+        silence(sys.stderr if self.stderr else sys.stdout)
+
+
+_Plain = functools.partial(_Console, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+out, err = _Plain(), _Plain(stderr=True)
+
+
+WIDE_ENOUGH_FOR_LOSS = 80
+"""Columns."""
+
+_lost = False
+
+
+def say(what: RenderableType) -> None:
+    """Prints to stdout. Where that fails, on a full disk for one, the work goes on without it."""
+    global _lost
+    try:
+        out.print(what)
+    except OSError as error:
+        _lost = True
+        complain(f"flax-mnist: stdout: {error.strerror}. Going on without it.")
+        silence()
+
+
+def lost_something() -> bool:
+    """Whether something that was said could not be written."""
+    return _lost
+
+
+def complain(what: str, style: str | None = None) -> None:
+    """Prints to stderr, if that can be written."""
+    with contextlib.suppress(OSError):
+        err.print(what, style=style)
+
+
+def silence(stream: TextIO | None = None) -> None:
+    """Sends all further output to nowhere: that of stdout, or of another stream."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, (stream or sys.stdout).fileno())
+
+
+def never_without_streams() -> None:
+    """Opens to nowhere what the process was started without: `>&-` in a shell."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def leave(what: str) -> None:
+    """Last words: gives the terminal its cursor back, and flushes."""
+    sys.stderr = sys.__stderr__ or sys.stderr  # the main thread may be catching a library's words
+    out.show_cursor()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    complain(what)
+
+
+def never_fail_to_encode() -> None:
+    """Writes what the terminal's encoding lacks as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def warnings_at_both_ends() -> Iterator[None]:
+    """Shows the block's warnings as they come and again when it has ended well."""
+    shown: list[str] = []
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, FlaxMnistWarning):
+            shown.append(f"WARNING: {message}")
+            complain(shown[-1], style="bold yellow")
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FlaxMnistWarning)
+        others, warnings.showwarning = warnings.showwarning, show
+        yield
+    for text in shown:
+        complain(text, style="bold yellow")
+
+
+@contextlib.contextmanager
+def progress_bar(
+    steps: int, done: int, is_shown: bool = True
+) -> Iterator[Callable[[int, Metrics | None], None]]:
+    """A bar; nothing where it is not to be shown or there is no terminal.
+
+    The yielded function sets it to a step, and tells loss and images/s of an epoch that has ended.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[str | ProgressColumn]
+    columns = ["Steps", BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()]
+    if out.width >= WIDE_ENOUGH_FOR_LOSS:
+        columns.append(TextColumn("{task.fields[last]}"))
+    is_off = not (is_shown and sys.stdout.isatty())
+    with Progress(*columns, console=out, transient=True, disable=is_off) as progress:
+        task = progress.add_task("", total=steps, completed=done, last="")
+
+        def advance(step: int, metrics: Metrics | None) -> None:
+            if metrics:
+                rate = f"{metrics.images_per_second:,.0f} images/s"
+                progress.update(task, last=f"loss {metrics.train_loss:.4f}  {rate}")
+            progress.update(task, completed=step)
+
+        yield advance

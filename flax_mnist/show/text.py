@@ -1,0 +1,126 @@
+"""Lines and tables that a person reads."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flax_mnist.config import Config
+    from flax_mnist.data.dataset import Dataset
+    from flax_mnist.devices.memory import Plan
+    from flax_mnist.model import Params
+    from flax_mnist.runs.sweeping import Epoch
+    from flax_mnist.store.metrics import Metrics
+    from flax_mnist.sweep import Outcome
+
+
+def header(config: Config, dataset: Dataset, params: Params, device: jax.Device) -> str:
+    """What is trained, on what, and where."""
+    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    sizes = [28 * 28, *(len(layer["bias"]) for layer in params.values())]
+    count = sum(array.size for layer in params.values() for array in layer.values())
+    kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
+    momentum = f", momentum {config.momentum:g}" if config.momentum else ""
+    return (
+        f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
+        f"{'-'.join(map(str, sizes))} MLP, {count:,} parameters, {config.init} initialisation, "
+        f"{config.precision}, seed {config.seed}\n"
+        f"SGD, learning rate {config.learning_rate:g}{momentum}, batches of {config.batch_size}, "
+        f"on {device.platform}{kind}"
+    )
+
+
+def epoch_line(metrics: Metrics, epochs: int) -> str:
+    """An epoch's metrics; the tutorial's `Training loss: ...` among them."""
+    return (
+        f"Epoch {metrics.epoch}/{epochs}  Training loss: {metrics.train_loss:.4f}  "
+        f"test loss {metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}  "
+        f"{metrics.seconds:.2f} s  {metrics.images_per_second:,.0f} images/s"
+    )
+
+
+def score(dataset: Dataset, loss: float, accuracy: float) -> str:
+    """Test loss and accuracy."""
+    n = len(dataset.test.labels)
+    return (
+        f"{dataset.name}: {n:,} test images from {dataset.source}\n"
+        f"test loss {loss:.4f}  test accuracy {accuracy:.2%}"
+    )
+
+
+def sweep_header(plan: Plan, dataset: Dataset) -> str:
+    """What is trained, on what, and where."""
+    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    members = [config for group in plan.groups for config in group]
+    config, device = members[0], plan.mesh.devices[0]
+    rates = dict.fromkeys(f"{member.learning_rate:g}" for member in members)
+    momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
+    groups = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
+    return (
+        f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
+        f"{'-'.join(map(str, (28 * 28, *config.hidden_sizes, 10)))} MLP, {config.init} "
+        f"initialisation, {config.precision}, seeds {config.seed} to {members[-1].seed}\n"
+        f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
+        f"batches of {config.batch_size}\n"
+        f"{len(members)} members {groups} on {plan.mesh.size} x {device.device_kind}, "
+        f"in about {plan.bytes / 1e6:,.0f} MB"
+    )
+
+
+def sweep_line(epoch: Epoch, plan: Plan) -> str:
+    """An epoch of a group: the range of its members' test losses."""
+    group = f"Group {epoch.group + 1}/{len(plan.groups)}  " if len(plan.groups) > 1 else ""
+    metrics = [metrics for _, metrics in epoch.rows]
+    losses = [m.test_loss for m in metrics if not math.isnan(m.test_loss)]
+    diverged = len(metrics) - len(losses)
+    return "  ".join(
+        [
+            f"{group}Epoch {metrics[0].epoch}/{plan.template.epochs}",
+            *([f"test loss {min(losses):.4f} to {max(losses):.4f}"] if losses else []),
+            *([f"{diverged} diverged"] if diverged else []),
+            f"{metrics[0].seconds * len(metrics):.2f} s",
+            f"{metrics[0].images_per_second:,.0f} images/s",
+        ]
+    )
+
+
+SWEEP_HEADER = ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
+SWEEP_LEGEND = """
+Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
+correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
+is chosen by the test images, its own results on them flatter it a little."""
+
+
+def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.int32]) -> str:
+    """A line for each setting, with mean and spread over its seeds."""
+    rows = [SWEEP_HEADER]
+    for outcome in outcomes:
+        losses, accuracies = outcome.test_losses, outcome.test_accuracies
+        marks = ["best"] if outcome is best and losses else []
+        if outcome.diverged:
+            marks.append(f"{outcome.diverged} of {outcome.diverged + len(losses)} diverged")
+        rows.append(
+            (
+                f"{outcome.learning_rate:g}",
+                f"{outcome.momentum:g}",
+                f"{statistics.fmean(losses):.4f}" if losses else "-",
+                f"{statistics.stdev(losses):.4f}" if len(losses) > 1 else "-",
+                f"{statistics.fmean(accuracies):.2%}" if losses else "-",
+                f"{statistics.stdev(accuracies):.2%}" if len(losses) > 1 else "-",
+                f"{outcome.ensemble_accuracy(labels):.2%}" if losses else "-",
+                ", ".join(marks),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = zip(row, ">>>>>>><", widths, strict=True)
+        lines.append("  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip())
+    return "\n".join([*lines, SWEEP_LEGEND])

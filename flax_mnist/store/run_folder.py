@@ -1,0 +1,89 @@
+"""The folder of a run: `config.json`, `metrics.jsonl`, `weights.safetensors`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from flax_mnist.errors import FlaxMnistError, RequestError
+
+CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
+CURVES, LOCK = "loss.png", "lock"
+
+
+OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", "sweep.jsonl")
+"""What stands in a folder where something has been trained."""
+
+
+def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Path:
+    """Makes the folder, unless it is there to be resumed; `None` is `runs/<dataset>-<timestamp>`.
+
+    Raises:
+        RequestError: it holds a run already, or a file stands in its place.
+        FlaxMnistError: it cannot be made.
+    """
+    if run_dir is not None:
+        path = Path(os.path.expanduser(run_dir))  # a home that nobody has is a name
+        return path if resume else _make(path)
+    stem = f"{dataset_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [stem] + [f"{stem}-{i}" for i in range(2, 1000)]  # several runs within one second
+    for name in names:
+        with contextlib.suppress(FileExistsError):
+            return _make(Path("runs") / name, exist_ok=False)
+    raise FlaxMnistError(f"runs/{stem}: a thousand runs in one second.")
+
+
+def _make(path: Path, exist_ok: bool = True) -> Path:
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"{path}: is no name in UTF-8, as Orbax needs it. Set PYTHONUTF8=1 in the environment."
+        ) from error
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError as error:
+        if not exist_ok:
+            raise
+        raise RequestError(f"{path}: is a file, and cannot be the run folder.") from error
+    except OSError as error:
+        raise FlaxMnistError(f"{path}: cannot be made ({error.strerror}).") from error
+    require_no_run(path)
+    return path
+
+
+def require_no_run(path: Path) -> None:
+    """Refuses with a `RequestError` a folder that holds a run, what is left of one, or a sweep."""
+    if any((path / name).exists() for name in OF_A_RUN):
+        raise RequestError(
+            f"{path}: holds a run already, or what is left of one. Give another --run-dir, or "
+            "--resume to train a run further."
+        )
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Within, no other process trains in the run folder `path`.
+
+    The operating system frees the lock when the process dies, however it dies.
+
+    Raises:
+        RequestError: another process does.
+        FlaxMnistError: the folder cannot be written to.
+    """
+    lock = filelock.FileLock(path / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise RequestError(f"{path}: another process is training there.") from error
+    except OSError as error:
+        raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
+    try:
+        yield
+    finally:
+        lock.release()

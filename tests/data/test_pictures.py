@@ -1,0 +1,289 @@
+"""Picture files as the network sees them."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flax_mnist.data import pictures as images
+from flax_mnist.data.pictures import read_image
+from flax_mnist.errors import RequestError
+from tests.helpers.odd_files import forbidden, link_to_itself
+
+
+@pytest.fixture
+def digit(digits) -> np.ndarray:
+    return digits["test_images"][0]
+
+
+def save(path, array: np.ndarray, mode: str | None = None, **options: object):
+    picture = Image.fromarray(array)
+    (picture.convert(mode) if mode else picture).save(path, **options)
+    return path
+
+
+def ink_box(image: np.ndarray) -> tuple[int, int]:
+    rows, columns = np.nonzero(image > 30)
+    return int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+
+
+def test_28x28_is_taken_as_it_is(tmp_path, digit):
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", digit)), digit)
+    np.testing.assert_array_equal(read_image(save(tmp_path / "b.png", digit, "RGB")), digit)
+
+
+def test_dark_on_light_is_inverted(tmp_path, digit):
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", 255 - digit)), digit)
+
+
+def test_transparent_ground_counts_as_white(tmp_path, digit):
+    rgba = np.zeros((28, 28, 4), np.uint8)
+    rgba[..., 3] = digit  # black ink, as opaque as the digit is bright
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", rgba)), digit)
+
+
+def test_sixteen_bits_are_scaled_and_rounded(tmp_path, digit):
+    off = np.where((digit > 0) & (digit < 255), 100, 0)  # less than half of the 257 levels to one
+    exact = digit.astype(int) * 257
+    for levels in (exact, exact + off, exact - off):
+        path = save(tmp_path / "a.png", levels.astype(np.uint16))
+        np.testing.assert_array_equal(read_image(path), digit)
+
+
+@pytest.mark.parametrize("mode", ["P", "PA", "1"])
+def test_a_palette_is_looked_up(tmp_path, digit, mode):
+    binary = np.where(digit > 127, 255, 0).astype(np.uint8)
+    if mode == "1":
+        path = save(tmp_path / "a.png", binary, "1")
+    else:
+        picture = Image.fromarray(np.where(digit > 127, 3, 7).astype(np.uint8))
+        ground = 0 if mode == "P" else 128
+        picture.putpalette([255 if i == 3 else ground for i in range(256) for _ in range(3)])
+        if mode == "PA":  # the ink is opaque, its grey ground is not there
+            picture.info["transparency"] = 7
+        picture.save(path := tmp_path / "a.png")
+        assert Image.open(path).mode == "P"
+    np.testing.assert_array_equal(read_image(path), binary)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_is_read(tmp_path, digit, digits, form):
+    first, second = (Image.fromarray(array) for array in (digit, digits["test_images"][1]))
+    options = {"lossless": True} if form == "WEBP" else {}
+    path = tmp_path / "a"
+    first.save(path, form, save_all=True, append_images=[second], **options)
+    assert Image.open(path).n_frames == 2
+    np.testing.assert_array_equal(read_image(path), digit)
+
+
+def test_exif_rotation_is_undone(tmp_path, digit):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn by 90 degrees clockwise
+    path = save(tmp_path / "a.png", np.rot90(digit), exif=exif)
+    np.testing.assert_array_equal(read_image(path), digit)
+
+
+def test_proportions_are_kept(tmp_path):
+    for shape, box in (((50, 100), (10, 20)), ((100, 50), (20, 10)), ((2000, 20), (20, 1))):
+        sheet = np.pad(np.full(shape, 255, np.uint8), 30)
+        assert ink_box(read_image(save(tmp_path / "a.png", sheet))) == box
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_large_picture_is_prepared_as_mnists_were(tmp_path, invert):
+    sheet = np.zeros((500, 800), np.uint8)
+    sheet[100:400, 500:560] = 200  # a "1" of 300 x 60 in a corner, not the brightest
+    sheet = 255 - sheet if invert else sheet
+    image = read_image(save(tmp_path / "a.png", sheet))
+    assert image.shape == (28, 28)
+    assert ink_box(image) == (20, 4)
+    rows, columns = np.indices(image.shape)
+    mass = image.astype(float)
+    assert (rows * mass).sum() / mass.sum() == pytest.approx(13.5, abs=0.6)
+    assert (columns * mass).sum() / mass.sum() == pytest.approx(13.5, abs=0.6)
+    assert image[0, 0] == 0
+    assert image.max() == 255
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda sheet: 255 - sheet,
+        lambda sheet: 40 + sheet // 2,
+        lambda sheet: 255 - sheet // 3 - np.linspace(0, 80, 400).astype(np.uint8)[:, None],
+        lambda sheet: np.stack([255 - sheet] * 3 + [np.full_like(sheet, 255)], -1),
+        lambda sheet: np.stack([np.full_like(sheet, 255)] * 3 + [sheet], -1),
+        lambda sheet: np.stack([np.zeros_like(sheet)] * 3 + [sheet], -1),
+        lambda sheet: sheet.astype(np.uint16) * 100,
+        lambda sheet: sheet.astype(np.int32) * 1000 - 70_000,
+        lambda sheet: sheet.astype(np.float32) / 255,
+    ],
+    ids=[
+        "dark on white", "grey on grey", "dark on unevenly lit paper", "RGBA",
+        "white on transparent", "black on transparent", "16 bits", "32 bits", "floats",
+    ],
+)  # fmt: skip
+def test_the_same_ink_gives_the_same_digit_on_any_ground(tmp_path, digit, draw):
+    sheet = np.zeros((400, 300), np.uint8)
+    sheet[100:240, 50:190] = np.asarray(Image.fromarray(digit).resize((140, 140)))
+    expected = read_image(save(tmp_path / "plain.png", sheet))
+    assert ink_box(expected)[0] in (19, 20)
+    image = read_image(save(tmp_path / "a.tiff", draw(sheet)))
+    # What the threshold leaves of the strokes' soft edges may differ.
+    assert np.abs(image.astype(float) - expected).mean() < 4
+    assert image[:3].max() == 0
+
+
+def test_a_thick_stroke_that_fills_its_box(tmp_path):
+    sheet = np.full((300, 200), 255, np.uint8)
+    sheet[50:250, 80:120] = 0
+    assert ink_box(read_image(save(tmp_path / "a.png", sheet))) == (20, 4)
+
+
+# ---- --invert -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(28, 28), (280, 280)])
+def test_whether_to_invert_can_be_said(tmp_path, digit, size):
+    large = np.asarray(Image.fromarray(digit).resize(size))
+    bright, dark = save(tmp_path / "b.png", large), save(tmp_path / "d.png", 255 - large)
+    expected = read_image(bright)
+    np.testing.assert_array_equal(read_image(bright, "no"), expected)
+    np.testing.assert_array_equal(read_image(dark, "yes"), read_image(dark))
+    np.testing.assert_allclose(read_image(dark, "yes"), expected, atol=2)  # grey levels
+    for path, wrong in ((bright, "yes"), (dark, "no")):
+        try:
+            image = read_image(path, wrong)
+        except RequestError:
+            continue
+        assert np.abs(image.astype(int) - expected).mean() > 20
+
+
+def test_28x28_is_taken_as_it_is_whatever_is_said(tmp_path, digit):
+    np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", digit), "yes"), 255 - digit)
+    np.testing.assert_array_equal(
+        read_image(save(tmp_path / "a.png", 255 - digit), "no"), 255 - digit
+    )
+
+
+def test_saying_it_helps_where_the_ink_is_fainter_than_what_is_beside_it(tmp_path):
+    sheet = np.full((200, 200), 150, np.uint8)
+    sheet[50:150, 90:110] = 250  # what was written
+    sheet[20:40, 20:40] = 0  # a hole of the other colour, and the stronger contrast
+    path = save(tmp_path / "a.png", sheet)
+    assert ink_box(read_image(path)) == (20, 20)
+    assert ink_box(read_image(path, "no")) == (20, 4)
+
+
+def test_saying_it_decides_the_ground_of_what_is_transparent(tmp_path, digit):
+    rgba = np.full((28, 28, 4), 127, np.uint8)  # a grey that may be either
+    rgba[..., 3] = digit
+    path = save(tmp_path / "a.png", rgba)
+    np.testing.assert_array_equal(read_image(path, "yes"), read_image(path, "auto"))
+    on_black = read_image(path, "no")
+    assert on_black[0, 0] == 0
+    assert on_black.max() == 127
+
+
+# ---- What is refused ------------------------------------------------------------------------
+
+
+def test_where_no_digit_can_be_seen(tmp_path):
+    dots = np.zeros((900, 900), np.uint8)
+    dots[5, 5] = dots[-5, -5] = 255
+    for array in (
+        np.full((100, 100), 0, np.uint8),
+        np.full((100, 100), 255, np.uint8),
+        np.full((28, 28), 99, np.uint8),
+        dots,
+    ):
+        with pytest.raises(RequestError, match="no digit can be seen"):
+            read_image(save(tmp_path / "a.png", array))
+
+
+def test_files_that_are_no_pictures(tmp_path, digit):
+    text, empty, cut = tmp_path / "a.txt", tmp_path / "b.png", tmp_path / "c.png"
+    text.write_text("not a picture")
+    empty.write_bytes(b"")
+    whole = save(tmp_path / "d.png", np.tile(digit, (20, 20))).read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    for path, says in (
+        (text, "is none of PNG, JPEG"),
+        (empty, "is none of PNG, JPEG"),
+        (cut, "cannot be read as a picture .*truncated"),
+        (tmp_path, "is no ordinary file"),
+        (tmp_path / "absent.png", "there is no such file"),
+        (link_to_itself(tmp_path / "loop.png"), "cannot be read .*symbolic links"),
+        (tmp_path / ("x" * 300), "cannot be read .*too long"),
+    ):
+        with pytest.raises(RequestError, match=f"{path}: {says}"):
+            read_image(path)
+
+
+def test_a_picture_that_may_not_be_read_is_named():
+    denied = pytest.raises(RequestError, match=r"a.png: cannot be read .*Permission denied")
+    with forbidden("a.png", b"") as path, denied:
+        read_image(path)
+
+
+def test_pillow_starts_no_other_program(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 28\n%%EndComments\nshowpage\n")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started something"))
+    with pytest.raises(RequestError, match="is none of"):
+        read_image(path)
+
+
+def test_what_is_no_number_is_no_grey(tmp_path):
+    for value in (np.nan, np.inf, -np.inf):
+        levels = np.zeros((40, 40), np.float32)
+        levels[20, 20] = value
+        with pytest.raises(RequestError, match="not numbers"):
+            read_image(save(tmp_path / "a.tiff", levels))
+
+
+def test_the_most_pixels_are_allowed(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
+    for most, says in ((2000, "no digit can be seen"), (1999, "megapixels")):
+        monkeypatch.setattr(images, "MAX_PIXELS", most)
+        with pytest.raises(RequestError, match=says):
+            read_image(path)
+
+
+@pytest.mark.parametrize(("dtype", "ink"), [(np.uint8, 200), (np.uint16, 50_000), (np.float32, 1)])
+def test_what_is_large_is_made_small_before_it_is_worked_on(tmp_path, dtype, ink):
+    sheet = np.zeros((2000, 2000), dtype)
+    sheet[500:1500, 900:1100] = ink
+    path = save(tmp_path / "a.tiff", sheet)
+    tracemalloc.start()
+    try:
+        assert ink_box(read_image(path)) == (20, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # At most as many floats as it has pixels, twice, and ten times those of 1000x1000.
+    assert peak < 16 * 2000**2 + 80 * 1000**2 + 10 * 2**20
+
+
+@pytest.mark.parametrize(("width", "height"), [(7072, 7072), (20_000, 20_000), (2**31 - 1, 1)])
+def test_fifty_megapixels_are_the_most(tmp_path, width, height):
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    # A whole PNG file, but for its data: nobody has decoded any who names its size.
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+    with pytest.raises(RequestError, match=r"a\.png: has more than 50 megapixels"):
+        read_image(path)

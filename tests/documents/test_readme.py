@@ -1,0 +1,43 @@
+"""The README says what is so."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import flax_mnist
+from benchmarks import table
+from flax_mnist.cli.main import Command
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_python_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    losses = re.findall(r"Training loss: (\S+)", capsys.readouterr().out)
+    assert len(losses) == 2
+    assert float(losses[1]) < float(losses[0]) < 2.4
+
+
+def test_its_table_has_every_subcommand():
+    commands = {command.__name__.lower() for command in Command.__args__}
+    assert set(re.findall(r"^\| `flax-mnist (\w+)", README, re.MULTILINE)) == commands
+
+
+def test_its_tree_names_files_that_are_there():
+    tree = README.split("## Reading the code")[1]
+    named = set(re.findall(r"(\w+\.py)", tree))
+    there = {path.name for path in Path(flax_mnist.__file__).parent.rglob("*.py")}
+    assert named <= there
+
+
+def test_its_benchmark_is_made_from_the_stored_samples():
+    path = ROOT / "benchmarks/results/amd-epyc-2-cores"
+    stored = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert stored == table.render(json.loads(path.with_suffix(".json").read_text("utf-8")))
+    rows = [line for line in stored.splitlines() if line.startswith("|")]
+    assert len(rows) > 20
+    assert [line for line in README.splitlines() if line in rows] == rows

@@ -1,0 +1,129 @@
+"""What `inspect` says of a step, against PyTorch's counts and counts by hand."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.torch_reference import build_model, normalize
+from flax_mnist import Config
+from flax_mnist.cli.main import main
+from flax_mnist.show import inspection
+
+NETWORKS = pytest.mark.parametrize(
+    "config",
+    [Config(), Config(hidden_sizes=(20, 30, 40), batch_size=7, momentum=0.9)],
+    ids=lambda config: str(config.hidden_sizes),
+)
+
+
+def flops_in_pytorch(config: Config) -> int:
+    """What PyTorch counts while it goes forward and backward through the same network."""
+    model = build_model(config.hidden_sizes)
+    images = normalize(np.zeros((config.batch_size, 28, 28), np.uint8))
+    labels = torch.zeros(config.batch_size, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.nll_loss(model(images), labels).backward()
+    return counter.get_total_flops()
+
+
+def test_the_tutorials_step_costs_29_mflop():
+    flops, written = inspection.count_by_hand(Config())
+    assert flops == 29_081_600
+    assert flops == eval(written.replace("x", "*"))
+
+
+@NETWORKS
+def test_the_count_by_hand_is_pytorchs(config):
+    assert inspection.count_by_hand(config)[0] == flops_in_pytorch(config)
+
+
+@NETWORKS
+def test_each_layer_has_three_products_and_the_first_has_two(config):
+    traced = inspection.trace_step(config)
+    layers = len(config.hidden_sizes) + 1
+    assert str(traced.jaxpr).count("= dot_general[") == 3 * layers - 1
+    products = inspection.find_products(inspection.compile_step(traced).as_text())
+    expected = {f"forward Dense_{i}": 1 for i in range(layers)}
+    expected |= {f"backward Dense_{i}": 2 if i else 1 for i in range(layers)}
+    assert Counter(product.source for product in products) == expected
+    assert [product.source for product in products[:layers]] == list(expected)[:layers]
+    assert sum(product.flops for product in products) == flops_in_pytorch(config)
+    first = products[0]
+    batch, hidden = config.batch_size, config.hidden_sizes[0]
+    assert set(first.operands) == {f"f32[{batch},784]", f"f32[784,{hidden}]"}
+    assert first.result == f"f32[{batch},{hidden}]"
+
+
+GPU = """\
+HloModule jit_train_step, is_scheduled=true
+
+%gemm_fusion (p0: f32[64,784], p1: f32[784,128]) -> f32[64,128] {
+  %p0 = f32[64,784]{1,0} parameter(0)
+  %p1 = f32[784,128]{1,0} parameter(1)
+  ROOT %dot.9 = f32[64,128]{1,0} dot(%p0, %p1), lhs_contracting_dims={1}, \
+metadata={op_name="jit(train_step)/jvp(MLP)/Dense_0/dot_general"}
+}
+
+ENTRY %main.1 (a: f32[64,784], b: f32[784,128], c: f32[64,128]) -> f32[64,128] {
+  %a = f32[64,784]{1,0} parameter(0)
+  %b = f32[784,128]{1,0} parameter(1)
+  %c = f32[64,128]{1,0} parameter(2)
+  %cublas-gemm.1 = (f32[784,128]{1,0}, s8[4194304]{0}) custom-call(f32[64,784]{1,0} %a, \
+f32[64,128]{1,0} %c), custom_call_target="__cublas$gemm", \
+metadata={op_name="jit(train_step)/transpose(jvp(MLP))/Dense_0/transpose"}
+  %custom-call.2 = f32[64,128]{1,0} custom-call(%c), custom_call_target="__topk"
+  ROOT %fusion.3 = f32[64,128]{1,0} fusion(%a, %b), kind=kCustom, calls=%gemm_fusion, \
+backend_config={"fusion_backend_config":{"kind":"__triton_gemm"}}
+}
+"""
+
+
+def test_products_are_found_in_calls_and_fusions_in_the_order_of_the_program():
+    flops = 2 * 64 * 784 * 128
+    assert [(*product, product.flops) for product in inspection.find_products(GPU)] == [
+        ("backward Dense_0", ("f32[64,784]", "f32[64,128]"), "f32[784,128]", "cublas$gemm", flops),
+        ("forward Dense_0", ("f32[64,784]", "f32[784,128]"), "f32[64,128]", "triton_gemm", flops),
+    ]
+
+
+def test_inspect_says_what_a_step_is_and_costs(capsys):
+    assert main(["inspect"]) == 0
+    said = capsys.readouterr().out
+    model = build_model()
+    for layer in (0, 2, 4):
+        count = sum(parameter.numel() for parameter in model[layer].parameters())
+        assert f"| {count:,} (" in said
+    assert "109,386 (437.5 KB)" in said
+    assert said.count("= dot_general[") == 8
+    assert re.search(r"^8 products +29,081,600", said, re.MULTILINE)
+    figures = dict(re.findall(r"^(\S.*?|  \S.*?) +([\d,]+)$", said, re.MULTILINE))
+    counts = {what.strip(): int(n.replace(",", "")) for what, n in figures.items()}
+    by_hand = counts["FLOPs of the products, by hand"]
+    assert by_hand == 29_081_600
+    # The rest of the step is a few operations for each activation and weight.
+    assert by_hand < counts["FLOPs of the whole step, by XLA"] < 1.1 * by_hand
+    # An exponential for each logit, a logarithm for each image.
+    assert counts["exponentials and logarithms, by XLA"] == 64 * 10 + 64
+    # Weights, learning rate and the count of steps.
+    assert counts["given up for the next state (donated)"] == 4 * (109_386 + 2)
+    assert counts["bytes of memory: state and batch"] == 4 * (109_386 + 2) + 64 * (784 + 4)
+
+
+def test_a_section_can_be_asked_for_alone_and_fits_the_page(capsys):
+    flags = ["--batch-size", "8", "--hidden-sizes", "16", "--precision", "float64"]
+    try:
+        assert main(["inspect", *flags, "--sections", "products"]) == 0
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    said = capsys.readouterr().out
+    assert "f64[8,784] f64[784,16]" in said
+    assert "What a step costs" not in said
+    assert "The jaxpr" not in said
+    assert max(map(len, said.splitlines())) <= 80
