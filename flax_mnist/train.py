@@ -1,6 +1,6 @@
-"""The step, the epoch and the loop around them.
+"""The training step and the epoch: pure functions of a state, images and labels.
 
-A step's mathematics is here and in `model.py`, nowhere else.
+All the mathematics of a step is here and in `model.py`, nowhere else.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import NamedSharding
 from numpy.typing import NDArray
 
 from flax_mnist.config import Config
-from flax_mnist.devices import sharding
 from flax_mnist.model import MLP, PIXELS, Params, log_probs, make_model, nll_loss
 
 
@@ -103,7 +103,9 @@ def train_step(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames="state"
+    jax.jit,
+    static_argnames=("model", "optimizer", "batch_size", "batch_sharding"),
+    donate_argnames="state",
 )
 def train_steps(
     state: State,
@@ -115,11 +117,12 @@ def train_steps(
     model: MLP,
     optimizer: optax.GradientTransformation,
     batch_size: int,
+    batch_sharding: NamedSharding | None = None,
 ) -> tuple[State, Losses]:
     """One step for each batch of `batch_size` images in the given order, the ragged last one too.
 
-    An epoch is one chunk or several. Each adds its losses, one after the other, to those of the
-    chunks before it, so that the sum is the same wherever the epoch was cut.
+    An epoch is one call or several. Each adds its losses, one after the other, to those of the
+    calls before it, so that the sum is the same wherever the epoch was cut.
 
     Args:
         state: donated when compiled; use the one returned.
@@ -130,13 +133,15 @@ def train_steps(
         model: static.
         optimizer: static; see `sgd`.
         batch_size: static.
+        batch_sharding: static; over which devices the rows of a batch are spread.
 
     Returns:
         The next state, and the losses with those of these batches.
     """
 
     def step(carry: tuple[State, Losses], rows: Array) -> tuple[tuple[State, Losses], None]:
-        rows = sharding.shard_batch(rows)
+        if batch_sharding is not None:
+            rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
         state, losses = carry
         state, loss = train_step(
             state, images[rows], labels[rows], model=model, optimizer=optimizer
@@ -171,7 +176,7 @@ def train_epoch(
     optimizer: optax.GradientTransformation,
     batch_size: int,
 ) -> tuple[State, Array]:
-    """An epoch in one chunk; for the arguments see `train_steps`.
+    """An epoch in one call; for the arguments see `train_steps`.
 
     Returns:
         The next state and the mean of the batches' losses, each batch counting the same: the

@@ -25,6 +25,7 @@ from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
     import jax
+    from jax.sharding import Mesh
 
     from flax_mnist.data.dataset import Dataset
     from flax_mnist.runs.observers import Observer
@@ -189,7 +190,7 @@ class Train:
         device = self._start()
         if self.output.profile:  # JAX would tell after the epoch, and of C++
             self.output.profile.mkdir(parents=True, exist_ok=True)
-        devices = sharding.choose_devices(device, self.cluster.num_devices)
+        mesh = sharding.make_mesh(sharding.choose_devices(device, self.cluster.num_devices))
         with processes.watch_others(self.cluster.peer_timeout):
             agreement.barrier()
             if self.checkpoints.resume:
@@ -199,7 +200,7 @@ class Train:
                 agreement.on_first(
                     lambda: run_folder.require_no_run(folder)
                 )  # before data are loaded
-        with terminal.warnings_at_both_ends(), sharding.over(devices):
+        with terminal.warnings_at_both_ends():
             processes.silence_others()
             with processes.watch_others(2 * self.cluster.peer_timeout):
                 dataset = load_dataset(self.dataset, self.data_dir)
@@ -216,7 +217,7 @@ class Train:
                 identity = functools.cache(
                     lambda: background.submit(_identity, self.config, dataset)
                 )
-                progress = self._first_progress(path, identity)
+                progress = self._first_progress(path, identity, mesh)
                 renew()
                 if progress.epoch >= self.config.epochs:
                     self._tell(
@@ -225,9 +226,9 @@ class Train:
                     )
                     return None
                 if processes.is_first():
-                    self._write_config(path, dataset, device)
+                    self._write_config(path, dataset, device, mesh)
                 self._tell(text.header(self.config, dataset, progress.state.params, device))
-                self._train(path, dataset, progress, identity, renew)
+                self._train(path, dataset, progress, identity, renew, mesh)
                 self._tell(f"Saved in {path}")
         return None
 
@@ -266,7 +267,7 @@ class Train:
                 self._tell(f"Dry run, two steps: {text.epoch_line(metrics, 1)}")
 
     def _first_progress(
-        self, path: Path, identity: Callable[[], Future[dict[str, Any]]]
+        self, path: Path, identity: Callable[[], Future[dict[str, Any]]], mesh: Mesh | None
     ) -> Progress:
         """The beginning, or where the run in the folder stands: the same in all processes."""
         from flax_mnist.devices import agreement, processes, sharding
@@ -281,8 +282,8 @@ class Train:
             return beginning
         progress = agreement.broadcast(lambda: self._stand(path, beginning, identity), beginning)
         return progress._replace(
-            state=sharding.replicate(progress.state),
-            losses=sharding.replicate(progress.losses),
+            state=sharding.replicate(progress.state, mesh),
+            losses=sharding.replicate(progress.losses, mesh),
             epoch=int(progress.epoch),
             step=int(progress.step),
             seconds=float(progress.seconds),
@@ -304,7 +305,9 @@ class Train:
         cut_metrics(path, progress.epoch)
         return progress
 
-    def _write_config(self, path: Path, dataset: Dataset, device: jax.Device) -> None:
+    def _write_config(
+        self, path: Path, dataset: Dataset, device: jax.Device, mesh: Mesh | None
+    ) -> None:
         from flax_mnist.store.record import Checkpoints, Record, write_config
 
         kept = Checkpoints(self.checkpoints.checkpoint_every, self.checkpoints.keep)
@@ -316,7 +319,7 @@ class Train:
             dataset.class_names,
             kept,
         )
-        write_config(path, record, device)
+        write_config(path, record, device, mesh)
 
     def _train(
         self,
@@ -325,6 +328,7 @@ class Train:
         first: Progress,
         identity: Callable[[], Future[dict[str, Any]]],
         renew: Callable[[], None],
+        mesh: Mesh | None,
     ) -> None:
         from flax_mnist.data.order import steps_per_epoch
         from flax_mnist.devices import agreement, processes
@@ -337,9 +341,9 @@ class Train:
         if step:
             self._tell(f"Going on after step {step:,} of {config.epochs * steps:,}")
         every = self.checkpoints.steps(steps)
-        chunk = loop.chunk_steps(config, n, every)
+        chunk = loop.chunk_steps(config, n, every, mesh)
         start = time.perf_counter()
-        run_chunk = loop.compile_chunks(config, first, dataset.train, chunk)
+        run_chunk = loop.compile_chunks(config, first, dataset.train, chunk, mesh)
         renew()
         self._tell(f"Compiled in {time.perf_counter() - start:.2f} s")
         # Before, it would slow the start; while XLA trains, Python has nothing else to do.
@@ -351,7 +355,7 @@ class Train:
             advance = stack.enter_context(bar)
             received = stack.enter_context(signals.patience())
             save: Callable[[int, Progress], None] | None = None
-            for progress, metrics in loop.fit(config, dataset, first, run_chunk, chunk):
+            for progress, metrics in loop.fit(config, dataset, first, run_chunk, chunk, mesh):
                 renew()
                 step = progress.epoch * steps + progress.step
                 if metrics:

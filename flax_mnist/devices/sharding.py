@@ -7,14 +7,13 @@ are: where the number of devices does not divide a batch, XLA pads it with rows 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flax_mnist.errors import RequestError
 
@@ -43,33 +42,27 @@ def choose_devices(first: jax.Device, per_process: int | None) -> list[jax.Devic
     return [device for devices in by_process.values() for device in devices[:count]]
 
 
-@contextlib.contextmanager
-def over(devices: Sequence[jax.Device]) -> Iterator[None]:
-    """Within, batches are spread over the devices; with a single one nothing is different."""
+def make_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
+    """The mesh over which batches are spread; None for a single device."""
     if len(devices) == 1:
-        yield
-        return
-    mesh = jax.make_mesh((len(devices),), (BATCH,), (AxisType.Auto,), devices=devices)
-    with jax.set_mesh(mesh):
-        yield
+        return None
+    mesh: Mesh = jax.make_mesh((len(devices),), (BATCH,), (AxisType.Auto,), devices=devices)
+    return mesh
 
 
-def shard_batch(rows: Array) -> Array:
-    """The rows of a batch, int32 `[batch]`, inside `jit`: of many devices each has its share."""
-    if BATCH not in jax.sharding.get_abstract_mesh().axis_names:
-        return rows
-    return cast(Array, jax.lax.with_sharding_constraint(rows, PartitionSpec(BATCH)))
+def shard_batch(mesh: Mesh | None) -> NamedSharding | None:
+    """The placement of a batch's rows, of which each device has its share."""
+    return NamedSharding(mesh, PartitionSpec(BATCH)) if mesh else None
 
 
-def replicated() -> NamedSharding | None:
-    """The placement of what every device has whole; None where there is but one device."""
-    mesh = jax.sharding.get_mesh()
-    return None if mesh.empty else NamedSharding(mesh, PartitionSpec())
+def replicated(mesh: Mesh | None) -> NamedSharding | None:
+    """The placement of what every device has whole."""
+    return NamedSharding(mesh, PartitionSpec()) if mesh else None
 
 
-def replicate(tree: Tree) -> Tree:
+def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     """A pytree of arrays, the same in every process, on every device."""
-    placement = replicated()
+    placement = replicated(mesh)
     if placement is None:
         return cast(Tree, jax.device_put(tree))
     # `device_put` would send everything around, to see whether it is the same.
@@ -77,9 +70,9 @@ def replicate(tree: Tree) -> Tree:
     return cast(Tree, jax.tree.map(lambda leaf: put(placement, np.asarray(leaf)), tree))
 
 
-def topology() -> dict[str, int]:
+def topology(mesh: Mesh | None) -> dict[str, int]:
     """Processes and devices that share each batch, as they stand in `config.json`."""
-    devices = jax.sharding.get_mesh().size or 1
+    devices = mesh.size if mesh else 1
     processes = min(jax.process_count(), devices)
     return {
         "processes": processes,

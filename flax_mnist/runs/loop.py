@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
@@ -25,7 +26,7 @@ from flax_mnist.store.metrics import Metrics
 from flax_mnist.train import Losses, State, init_state, make_optimizer, no_losses, train_steps
 
 RunChunk = Callable[[State, Losses, ArrayLike, ArrayLike, NDArray[np.int32]], tuple[State, Losses]]
-"""`train_chunk` of one model and optimizer: state, losses, images, labels and order."""
+"""`train_steps` of one model and optimizer: state, losses, images, labels and order."""
 
 
 def begin(config: Config) -> Progress:
@@ -41,19 +42,20 @@ MANY_CPUS_STEPS = 32
 """Devices that share one process's threads may lock each other out after some hundred steps."""
 
 
-def chunk_steps(config: Config, n: int, at_most: float = math.inf) -> int:
+def chunk_steps(config: Config, n: int, at_most: float = math.inf, mesh: Mesh | None = None) -> int:
     """How many steps run in one go; a whole epoch of the tutorial's network.
 
     Args:
         config: of the run.
         n: images in an epoch.
         at_most: so that something can be done after every so many steps.
+        mesh: of devices that share each batch.
     """
     # A product with each weight in the forward pass, two in the backward pass.
     flops = 6 * config.batch_size * config.weights
     backend = jax.default_backend()
     a_second = CHUNK_FLOPS[backend] / flops
-    if backend == "cpu" and sharding.replicated():
+    if backend == "cpu" and mesh:
         at_most = min(at_most, MANY_CPUS_STEPS)
     return max(1, int(min(a_second, CHUNK_STEPS, steps_per_epoch(config, n), at_most)))
 
@@ -65,13 +67,15 @@ def cuts(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in starts]
 
 
-def compile_chunks(config: Config, progress: Progress, train: Split, chunk: int) -> RunChunk:
+def compile_chunks(
+    config: Config, progress: Progress, train: Split, chunk: int, mesh: Mesh | None = None
+) -> RunChunk:
     """`train_steps` for chunks of so many steps, compiled before it is first called.
 
     So the first epoch takes as long as any other, and the compilation can be timed on its own.
     """
     n = len(train.labels)
-    place = sharding.replicated()
+    place = sharding.replicated(mesh)
     images_and_labels = [
         jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
     ]
@@ -85,6 +89,7 @@ def compile_chunks(config: Config, progress: Progress, train: Split, chunk: int)
             model=make_model(config),
             optimizer=make_optimizer(config),
             batch_size=config.batch_size,
+            batch_sharding=sharding.shard_batch(mesh),
         ).compile(compiler_options=compiler_options())
         for length in {cut.stop - cut.start for cut in parts}
     }
@@ -103,7 +108,12 @@ def compile_chunks(config: Config, progress: Progress, train: Split, chunk: int)
 
 
 def fit(
-    config: Config, dataset: Dataset, progress: Progress, run_chunk: RunChunk, chunk: int
+    config: Config,
+    dataset: Dataset,
+    progress: Progress,
+    run_chunk: RunChunk,
+    chunk: int,
+    mesh: Mesh | None = None,
 ) -> Iterator[tuple[Progress, Metrics | None]]:
     """Trains chunk by chunk until `config.epochs` epochs are finished.
 
@@ -113,6 +123,7 @@ def fit(
         progress: from `begin`, or any that this function yielded; its state is donated.
         run_chunk: from `compile_chunks`.
         chunk: steps, as `run_chunk` was compiled for.
+        mesh: likewise.
 
     Yields:
         After each chunk the progress, good until the next one is asked for, and the metrics where
@@ -122,8 +133,8 @@ def fit(
         FlaxMnistError: a loss is not finite.
     """
     model = make_model(config)
-    images, labels = sharding.replicate(dataset.train)
-    test_images, test_labels = sharding.replicate(dataset.test)
+    images, labels = sharding.replicate(dataset.train, mesh)
+    test_images, test_labels = sharding.replicate(dataset.test, mesh)
     n = len(dataset.train.labels)
     steps = steps_per_epoch(config, n)
     while progress.epoch < config.epochs:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
 import jax
+from jax.sharding import Mesh
 
 from flax_mnist import __version__
 from flax_mnist.config import Config, DatasetName
@@ -52,7 +53,11 @@ class Record(NamedTuple):
 
 
 def write_config(
-    path: Path, record: Record, device: jax.Device, known: Collection[str] | None = None
+    path: Path,
+    record: Record,
+    device: jax.Device,
+    mesh: Mesh | None = None,
+    known: Collection[str] | None = None,
 ) -> None:
     """Writes `config.json` into the run folder `path`, versions and device included.
 
@@ -70,7 +75,7 @@ def write_config(
             "class_names": record.class_names,
         },
         "checkpoints": record.checkpoints._asdict() if record.checkpoints else None,
-        "topology": topology(),
+        "topology": topology(mesh),
         "environment": environment(device),
     }
     write_atomically(path / CONFIG, (json.dumps(content, indent=2) + "\n").encode())

@@ -43,17 +43,17 @@ def small(arrays: dict[str, np.ndarray], n: int) -> Dataset:
 
 def after_training(config: Config, dataset: Dataset, count: int) -> list[np.ndarray]:
     """The parameters, and the metrics that do not depend on time, after training on devices."""
-    with sharding.over(jax.devices()[:count]):
-        first = loop.begin(config)
-        chunk = loop.chunk_steps(config, len(dataset.train.labels))
-        run_chunk = loop.compile_chunks(config, first, dataset.train, chunk)
-        numbers = []
-        for progress, metrics in loop.fit(config, dataset, first, run_chunk, chunk):
-            params = progress.state.params
-            if metrics:
-                # Not the accuracy: a single image on the edge of two classes is 1e-4 of it.
-                numbers.append([metrics.train_loss, metrics.test_loss])
-        return [*map(np.asarray, jax.tree.leaves(params)), np.array(numbers)]
+    mesh = sharding.make_mesh(jax.devices()[:count])
+    first = loop.begin(config)
+    chunk = loop.chunk_steps(config, len(dataset.train.labels), mesh=mesh)
+    run_chunk = loop.compile_chunks(config, first, dataset.train, chunk, mesh)
+    numbers = []
+    for progress, metrics in loop.fit(config, dataset, first, run_chunk, chunk, mesh):
+        params = progress.state.params
+        if metrics:
+            # Not the accuracy: a single image on the edge of two classes is 1e-4 of it.
+            numbers.append([metrics.train_loss, metrics.test_loss])
+    return [*map(np.asarray, jax.tree.leaves(params)), np.array(numbers)]
 
 
 def difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
@@ -65,18 +65,19 @@ def compiled_text(count: int, batch_size: int) -> str:
     config = Config(batch_size=batch_size)
     n = 2 * batch_size
     data = Split(np.zeros((n, 28, 28), np.uint8), np.zeros(n, np.int32))
-    with sharding.over(jax.devices()[:count]):
-        progress = loop.begin(config)
-        lowered = train.train_steps.lower(
-            progress.state,
-            progress.losses,
-            *sharding.replicate(data),
-            jax.ShapeDtypeStruct((n,), jnp.int32, sharding=sharding.replicated()),
-            model=train.make_model(config),
-            optimizer=train.make_optimizer(config),
-            batch_size=batch_size,
-        )
-        return lowered.compile().as_text()
+    mesh = sharding.make_mesh(jax.devices()[:count])
+    progress = loop.begin(config)
+    lowered = train.train_steps.lower(
+        progress.state,
+        progress.losses,
+        *sharding.replicate(data, mesh),
+        jax.ShapeDtypeStruct((n,), jnp.int32, sharding=sharding.replicated(mesh)),
+        model=train.make_model(config),
+        optimizer=train.make_optimizer(config),
+        batch_size=batch_size,
+        batch_sharding=sharding.shard_batch(mesh),
+    )
+    return lowered.compile().as_text()
 
 
 def observe(folder: Path, long: bool) -> dict:
