@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from flax_mnist.cli.flags import Machine, Trained
+from flax_mnist.cli.flags import Machine, RunOrFile
 from flax_mnist.show import terminal
 
 
@@ -16,7 +16,7 @@ from flax_mnist.show import terminal
 class Export:
     """Write a trained network for other programs."""
 
-    weights: Trained
+    weights: RunOrFile
     """Run folder, or safetensors file with PyTorch's names."""
     output: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """File to write. What it will hold is read back and compared with the network before."""
@@ -26,7 +26,7 @@ class Export:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Writes the file."""
+        """Writes the file; of a StableHLO program it says how to call it."""
         import jax
 
         from flax_mnist.files import write_atomically
@@ -34,7 +34,7 @@ class Export:
         from flax_mnist.store.stablehlo import caller, to_stablehlo
         from flax_mnist.store.weights import to_safetensors
 
-        trained = load(self.weights, self.machine)
+        trained = load(self.weights, self.machine.start)
         said = f"Written to {self.output}"
         if self.format == "stablehlo":
             content = to_stablehlo(trained.params, trained.model)

@@ -25,7 +25,7 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag without a --no- of its own: nothing but the command line could switch it on."""
 
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
-Trained = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
+RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
 
 
 DataDir = Annotated[Path | None, directory("tensorflow-datasets' own")]

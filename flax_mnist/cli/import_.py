@@ -28,28 +28,10 @@ class Import:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Makes the folder."""
-        from flax_mnist.data.dataset import class_names, require_folder
-        from flax_mnist.runs.trained import config_of
-        from flax_mnist.store import run_folder
-        from flax_mnist.store.record import Record, write_config
-        from flax_mnist.store.weights import from_torch_state_dict, load_weights, save_weights
+        """Makes the folder, with `weights.safetensors` and what is known in `config.json`."""
+        from flax_mnist.runs.trained import import_weights
 
-        weights = load_weights(self.file)
-        if self.data_dir is not None:
-            require_folder(self.data_dir)
-        config = config_of(weights)
-        device = self.machine.start(config)
-        record = Record(
-            config,
-            self.dataset,
-            f"weights of {self.file}",
-            self.data_dir,
-            class_names(self.dataset),
+        path = import_weights(
+            self.file, self.run_dir, self.dataset, self.data_dir, self.machine.start
         )
-        path = run_folder.create(self.run_dir, self.dataset)
-        with run_folder.only_writer(path):
-            run_folder.require_no_run(path)  # now that nobody else can make one
-            save_weights(path / run_folder.WEIGHTS, from_torch_state_dict(weights))
-            write_config(path, record, device, known=("hidden_sizes", "precision"))
         terminal.say(f"Imported into {path}")

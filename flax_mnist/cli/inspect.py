@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from jax.stages import Compiled
     from rich.table import Table
 
-
 Section = Literal["layers", "jaxpr", "products", "cost"]
 
 
@@ -50,11 +49,11 @@ class Inspect:
                 "\nBy: what the HLO says computes it. A plain dot is left to XLA's backend.\n"
                 "The whole HLO is written to DIR by XLA_FLAGS=--xla_dump_to=DIR, with\n"
                 "--no-compilation-cache; the StableHLO between it and the jaxpr is\n"
-                "flax_mnist.inspection.trace_step(config).lower().as_text().\n"
+                "flax_mnist.show.inspection.trace_step(config).lower().as_text().\n"
             )
         if "cost" in self.sections:
             _title("What a step costs")
-            terminal.say(_cost(compiled, self.config))
+            terminal.say(inspection.describe_cost(compiled, self.config))
 
 
 def _title(text: str) -> None:
@@ -84,34 +83,3 @@ def _product_table(compiled: Compiled) -> Table:
             product.by,
         )
     return table
-
-
-def _cost(compiled: Compiled, config: Config) -> str:
-    from flax_mnist.devices.runtime import compiler_options
-    from flax_mnist.show.inspection import count_by_hand
-
-    flops, written = count_by_hand(config)
-    counted = compiled.cost_analysis() or {}
-    memory = compiled.memory_analysis()
-    figures = [
-        ("FLOPs of the products, by hand", flops),
-        ("FLOPs of the whole step, by XLA", counted.get("flops")),
-        ("exponentials and logarithms, by XLA", counted.get("transcendentals")),
-        ("bytes that its instructions read and write, by XLA", counted.get("bytes accessed")),
-    ]
-    if memory:
-        figures += [
-            ("bytes of memory: state and batch", memory.argument_size_in_bytes),
-            ("  given up for the next state (donated)", memory.alias_size_in_bytes),
-            ("  besides, in between", memory.temp_size_in_bytes),
-        ]
-    options = ", ".join(f"{name}={value}" for name, value in compiler_options().items())
-    return "\n".join(
-        [
-            *(f"{what:<52} {n:>13,.0f}" for what, n in figures if n is not None),
-            f"\nBy hand: {written}.",
-            "A layer has a product in the forward pass and two in the backward pass; the first has",
-            "one there, as nobody needs the gradient of the images.",
-            f"Compiled as an epoch is, with {options or 'no options'}.",
-        ]
-    )

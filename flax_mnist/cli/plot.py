@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from flax_mnist.cli.flags import Switch
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,27 +38,28 @@ class Plot:
     """File to write; the ending decides the format."""
 
     def run(self) -> None:
-        """Writes the picture."""
+        """Draws one picture, of the curves or of the weights, into a file."""
         if not self.runs:
             raise RequestError("plot needs run folders.")
         if self.weights and len(self.runs) > 1:
             raise RequestError("--weights draws one run.")
-        from flax_mnist.show import figures
-        from flax_mnist.show.curves import draw_curves
+        from flax_mnist.show.figures import save
+
+        figure = self._weights() if self.weights else self._curves()
+        output = self.output or Path("weights.png" if self.weights else "loss.png")
+        save(figure, output)
+        terminal.say(f"Written to {output}")
+
+    def _weights(self) -> Figure:
         from flax_mnist.show.kernels import draw_weights
         from flax_mnist.store import run_folder
-        from flax_mnist.store.metrics import read_metrics
         from flax_mnist.store.weights import load_weights
 
-        if self.weights:
-            state_dict = load_weights(self.runs[0] / run_folder.WEIGHTS)
-            figure = draw_weights(state_dict["0.weight"].T)
-        else:
-            metrics = {str(path): read_metrics(path) for path in self.runs}
-            for name, rows in metrics.items():
-                if not rows:
-                    raise RequestError(f"{name}: has not finished its first epoch.")
-            figure = draw_curves(metrics)
-        output = self.output or Path("weights.png" if self.weights else "loss.png")
-        figures.save(figure, output)
-        terminal.say(f"Written to {output}")
+        state_dict = load_weights(self.runs[0] / run_folder.WEIGHTS)
+        return draw_weights(state_dict["0.weight"].T)
+
+    def _curves(self) -> Figure:
+        from flax_mnist.show.curves import draw_curves
+        from flax_mnist.store.metrics import read_finished
+
+        return draw_curves({str(path): read_finished(path) for path in self.runs})

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from flax_mnist.cli.flags import Machine, RunDataDir, RunDataset, Switch, Trained
-from flax_mnist.errors import FlaxMnistError, RequestError
+from flax_mnist.cli.flags import Machine, RunDataDir, RunDataset, RunOrFile, Switch
+from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
-from flax_mnist.show.prediction import prediction_chart, prediction_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from flax_mnist.data.dataset import Dataset
+    from flax_mnist.runs.trained import TrainedModel
+    from flax_mnist.show.prediction import Prediction
 
     Picture = tuple[str, NDArray[np.uint8], str | None]  # title, image, class if known
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 class Predict:
     """Show the class probabilities of pictures or test images."""
 
-    weights: Trained
+    weights: RunOrFile
     """Run folder, or safetensors file with PyTorch's names."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
     """Picture files, a digit each. 28x28 is taken as it is; in any other size the ink is cut out,
@@ -46,37 +47,16 @@ class Predict:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Prints ten probabilities for each picture."""
+        """Prints the probability of each class for each picture, and draws them where asked to."""
         if not self.images and not self.index:
             raise RequestError(
                 "predict needs picture files, or --index with numbers of test images."
             )
-        import numpy as np
-
-        from flax_mnist.data.dataset import DIGITS
-        from flax_mnist.data.pictures import read_image
-        from flax_mnist.evaluation import predict
-        from flax_mnist.runs.trained import load, load_images
-        from flax_mnist.show.prediction import Prediction
+        from flax_mnist.runs.trained import load
+        from flax_mnist.show.prediction import prediction_chart, prediction_json
 
         with terminal.warnings_at_both_ends():
-            trained = load(self.weights, self.machine)
-            pictures: list[Picture] = [
-                (str(path), read_image(path, self.invert), None) for path in self.images
-            ]
-            names = trained.record.class_names if trained.record else DIGITS
-            if self.index:
-                dataset = load_images(self.dataset, self.data_dir, trained.record)
-                names = dataset.class_names
-                pictures += [_test_picture(dataset, i) for i in self.index]
-            images = np.stack([image for _, image, _ in pictures])
-            rows = np.asarray(predict(trained.params, images, model=trained.model)).tolist()
-            if not np.isfinite(rows).all():
-                raise FlaxMnistError(f"{self.weights}: predicts what is not finite.")
-            predictions = [
-                Prediction(*picture, names, row)
-                for picture, row in zip(pictures, rows, strict=True)
-            ]
+            predictions = self._predictions(load(self.weights, self.machine.start))
             show = prediction_json if self.json else prediction_chart
             for prediction in predictions:
                 terminal.say(show(prediction))
@@ -85,6 +65,27 @@ class Predict:
                 from flax_mnist.show.results import draw_predictions
 
                 figures.save(draw_predictions(predictions), self.output)
+
+    def _predictions(self, trained: TrainedModel) -> list[Prediction]:
+        import numpy as np
+
+        from flax_mnist.data.pictures import read_image
+        from flax_mnist.runs.trained import class_probabilities, load_images
+        from flax_mnist.show.prediction import Prediction
+
+        pictures: list[Picture] = [
+            (str(path), read_image(path, self.invert), None) for path in self.images
+        ]
+        names = trained.class_names
+        if self.index:
+            dataset = load_images(self.dataset, self.data_dir, trained.record)
+            names = dataset.class_names
+            pictures += [_test_picture(dataset, i) for i in self.index]
+        images = np.stack([image for _, image, _ in pictures])
+        rows = class_probabilities(trained, images).tolist()
+        return [
+            Prediction(*picture, names, row) for picture, row in zip(pictures, rows, strict=True)
+        ]
 
 
 def _test_picture(dataset: Dataset, index: int) -> Picture:

@@ -109,7 +109,9 @@ class Sweep:
 
         devices = jax.local_devices(backend=device.platform)
         plan = make_plan(members, dataset, devices, memory(device))
-        terminal.say(text.sweep_header(plan, dataset))
+        megabytes = plan.bytes / 1e6
+        groups, spread, kind = len(plan.groups), plan.mesh.size, device.device_kind
+        terminal.say(text.sweep_header(dataset, members, groups, spread, kind, megabytes))
         start = time.perf_counter()
         programs = sweeping.compile_programs(plan, dataset, together=device.platform != "cpu")
         terminal.say(f"Compiled in {time.perf_counter() - start:.2f} s")
@@ -121,7 +123,8 @@ class Sweep:
                 rows += epoch.rows
                 _append(path / ROWS, epoch.rows, dataset.name)
                 sweep.collect(outcomes, epoch)
-                terminal.say(text.sweep_line(epoch, plan))
+                metrics = [metrics for _, metrics in epoch.rows]
+                terminal.say(text.sweep_line(epoch.group, groups, plan.template.epochs, metrics))
                 advance(len(rows) * steps, None)
         return rows, list(outcomes.values())
 

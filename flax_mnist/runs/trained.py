@@ -1,30 +1,59 @@
-"""Trained weights, as several subcommands are given them."""
+"""Trained weights, from a run folder or a file, and what they make of images."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flax_mnist.cli.flags import Machine
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from flax_mnist import evaluation
 from flax_mnist.config import Config, DatasetName
-from flax_mnist.data.dataset import Dataset, load_dataset
+from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_folder
+from flax_mnist.errors import FlaxMnistError
 from flax_mnist.model import MLP, Params, make_model
 from flax_mnist.store import run_folder
-from flax_mnist.store.record import Record, read_config
-from flax_mnist.store.weights import StateDict, from_torch_state_dict, hidden_sizes, load_weights
+from flax_mnist.store.record import Record, read_config, write_config
+from flax_mnist.store.weights import (
+    StateDict,
+    from_torch_state_dict,
+    hidden_sizes,
+    load_weights,
+    save_weights,
+)
+
+Start = Callable[[Config], jax.Device]
+"""Makes JAX's settings for a config, and returns the device; called before there is any array."""
 
 
 class TrainedModel(NamedTuple):
-    """A network, its weights, and what is known of its run; nothing, where they came as a file."""
+    """A network, its weights, and where they come from."""
 
+    path: Path
+    """The run folder or the file."""
     model: MLP
     params: Params
     record: Record | None
+    """What is known of its run; nothing where the weights came as a file."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the run's dataset; where none is known, the digits'."""
+        return self.record.class_names if self.record else DIGITS
 
 
-def load(path: Path, machine: Machine) -> TrainedModel:
-    """The weights of a run folder or a file, on the machine that is asked for."""
+def load(path: Path, start: Start) -> TrainedModel:
+    """The weights of a run folder or a file.
+
+    Raises:
+        RequestError: there are none.
+        DataError: they, or what is recorded of their run, are damaged.
+    """
     if path.is_dir():
         record = read_config(path)
         weights = load_weights(path / run_folder.WEIGHTS)
@@ -33,13 +62,12 @@ def load(path: Path, machine: Machine) -> TrainedModel:
         record = None
         weights = load_weights(path)
         config = config_of(weights)
-    machine.start(config)
-    params = from_torch_state_dict(weights)
-    return TrainedModel(make_model(config), params, record)
+    start(config)
+    return TrainedModel(path, make_model(config), from_torch_state_dict(weights), record)
 
 
 def config_of(weights: StateDict) -> Config:
-    """What the weights alone tell."""
+    """What the weights alone tell: hidden sizes, and whether they are float64."""
     wide = weights["0.bias"].dtype == "float64"
     return Config(hidden_sizes=hidden_sizes(weights), precision="float64" if wide else "float32")
 
@@ -49,3 +77,60 @@ def load_images(name: DatasetName | None, data_dir: Path | None, record: Record 
     if record is not None and name in (None, record.dataset):
         name, data_dir = record.dataset, data_dir or record.data_dir
     return load_dataset(name or "auto", data_dir)
+
+
+def score(trained: TrainedModel, dataset: Dataset) -> tuple[float, float]:
+    """Loss in nats and accuracy on the test images.
+
+    Raises:
+        FlaxMnistError: the loss is not finite.
+    """
+    scores = evaluation.evaluate(trained.params, *dataset.test, model=trained.model)
+    loss, accuracy = map(float, scores)
+    if not math.isfinite(loss):
+        raise FlaxMnistError(f"{trained.path}: its test loss is {loss}; it did not learn.")
+    return loss, accuracy
+
+
+def class_probabilities(
+    trained: TrainedModel, images: UInt8[np.ndarray, "n 28 28"]
+) -> Float[np.ndarray, "n classes"]:
+    """What the network makes of each image.
+
+    Raises:
+        FlaxMnistError: they are not finite.
+    """
+    probabilities = np.asarray(evaluation.predict(trained.params, images, model=trained.model))
+    if not np.isfinite(probabilities).all():
+        raise FlaxMnistError(f"{trained.path}: predicts what is not finite.")
+    return probabilities
+
+
+def import_weights(
+    file: Path, run_dir: Path, dataset: DatasetName, data_dir: Path | None, start: Start
+) -> Path:
+    """Makes a run folder from the weights in a file, and returns its path.
+
+    Args:
+        file: a state dict of the tutorial's `nn.Sequential`, as `load_weights` reads it.
+        run_dir: the folder to make.
+        dataset: what the weights were trained on.
+        data_dir: a folder with its images.
+        start: see `Start`.
+
+    Raises:
+        RequestError: the file or the folder of images is not there, or the run folder holds a run.
+        DataError: the file does not hold such weights.
+    """
+    weights = load_weights(file)
+    if data_dir is not None:
+        require_folder(data_dir)
+    config = config_of(weights)
+    device = start(config)
+    record = Record(config, dataset, f"weights of {file}", data_dir, class_names(dataset))
+    path = run_folder.create(run_dir, dataset)
+    with run_folder.only_writer(path):
+        run_folder.require_no_run(path)  # now that nobody else can make one
+        save_weights(path / run_folder.WEIGHTS, from_torch_state_dict(weights))
+        write_config(path, record, device, known=("hidden_sizes", "precision"))
+    return path

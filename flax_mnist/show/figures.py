@@ -1,4 +1,4 @@
-"""What all pictures have in common: colours, names, files."""
+"""What all pictures have in common: colours, axes, names, files."""
 
 from __future__ import annotations
 
@@ -6,20 +6,34 @@ import io
 import warnings
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flax_mnist.errors import RequestError
 from flax_mnist.files import write_atomically
 
-# The colour-blind safe colours of Okabe and Ito, https://jfly.uni-koeln.de/color/, but for their
-# yellow, which white ground swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, safe for the colour-blind, https://jfly.uni-koeln.de/color/, but for their
+yellow, which white ground swallows."""
+
 BLUE, GREY = COLOURS[0], "#BBBBBB"
 
-
-# 7 colours and 11 markers: no pair of them comes twice in 77 runs.
 MARKERS = "osD^vP*X<>p"
+"""11, beside 7 colours: no pair of them comes twice in 77 runs."""
+
 LONGEST_NAME = 40
+"""Characters."""
+
+
+def open_axes(axes: Axes) -> None:
+    """Axes with a faint grid, open above and to the right."""
+    axes.grid(color="#E6E6E6")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def percent(share: float, _: object) -> str:
+    """How an axis writes a share: matplotlib's formatter of a value and its position."""
+    return f"{100 * share:.6g}%"
 
 
 def shortened(name: str) -> str:
@@ -27,11 +41,6 @@ def shortened(name: str) -> str:
     name = name.encode(errors="replace").decode()  # that of a file need not be text
     half = LONGEST_NAME // 2
     return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
-
-
-def percent(share: float, _: object) -> str:
-    """How an axis writes a share."""
-    return f"{100 * share:.6g}%"
 
 
 def save(figure: Figure, path: Path) -> None:

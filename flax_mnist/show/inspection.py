@@ -17,6 +17,14 @@ from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.model import CLASSES, PIXELS, make_model
 from flax_mnist.train import init_state, make_optimizer, train_step
 
+# What is sought in the text of an HLO module.
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<opcode>[\w-]+)\(")
+_ARRAY = re.compile(r"\w+\[[\d,]*\]")
+_CALLED = re.compile(r"calls=%?(\S+),")
+_FUSION = re.compile(r'"kind":"(\w+)"')
+_LIBRARY = re.compile(r'custom_call_target="(\S*(?:gemm|matmul|dot)\S*)"')
+_LAYER = re.compile(r'op_name="([^"]*(Dense_\d+)[^"]*)"')
+
 
 def tabulate(config: Config) -> str:
     """Flax's table of the layers: the inputs, outputs and parameters of each, for a batch."""
@@ -78,16 +86,12 @@ class Product(NamedTuple):
     @property
     def flops(self) -> int:
         """2 m k n, which the sizes mk, kn and mn give in whatever order the axes lie."""
-        sizes = [_size(kind) for kind in (*self.operands, self.result)]
+        sizes = [_size(array) for array in (*self.operands, self.result)]
         return 2 * math.isqrt(math.prod(sizes))
 
 
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<opcode>[\w-]+)\(")
-_LIBRARY = re.compile(r'custom_call_target="(\S*(?:gemm|matmul|dot)\S*)"')
-
-
-_FUSION = re.compile(r'"kind":"(\w+)"')
-_ARRAY = re.compile(r"\w+\[[\d,]*\]")
+def _size(array: str) -> int:
+    return math.prod(int(n) for n in re.findall(r"\d+", array.partition("[")[2]))
 
 
 def find_products(hlo: str) -> list[Product]:
@@ -102,9 +106,7 @@ def find_products(hlo: str) -> list[Product]:
         for found in instructions
         if found and (array := _ARRAY.search(found["type"]))
     }
-    fusions = {
-        found[1]: i for i, line in enumerate(lines) if (found := re.search(r"calls=%?(\S+),", line))
-    }
+    fusions = {found[1]: i for i, line in enumerate(lines) if (found := _CALLED.search(line))}
     products = []
     computation = ""
     for i, (line, instruction) in enumerate(zip(lines, instructions, strict=True)):
@@ -127,11 +129,36 @@ def find_products(hlo: str) -> list[Product]:
 
 def _source(line: str) -> str:
     """From `jit(train_step)/transpose(jvp(MLP))/.../Dense_1/dot_general` to `backward Dense_1`."""
-    name = re.search(r'op_name="([^"]*(Dense_\d+)[^"]*)"', line)
+    name = _LAYER.search(line)
     if not name:
         return "not said"
     return f"{'backward' if 'transpose(' in name[1] else 'forward'} {name[2]}"
 
 
-def _size(array: str) -> int:
-    return math.prod(int(n) for n in re.findall(r"\d+", array.partition("[")[2]))
+def describe_cost(compiled: Compiled, config: Config) -> str:
+    """What a compiled step costs: FLOPs by hand and by XLA, bytes moved and bytes held."""
+    flops, written = count_by_hand(config)
+    counted = compiled.cost_analysis() or {}
+    memory = compiled.memory_analysis()
+    figures = [
+        ("FLOPs of the products, by hand", flops),
+        ("FLOPs of the whole step, by XLA", counted.get("flops")),
+        ("exponentials and logarithms, by XLA", counted.get("transcendentals")),
+        ("bytes that its instructions read and write, by XLA", counted.get("bytes accessed")),
+    ]
+    if memory:
+        figures += [
+            ("bytes of memory: state and batch", memory.argument_size_in_bytes),
+            ("  given up for the next state (donated)", memory.alias_size_in_bytes),
+            ("  besides, in between", memory.temp_size_in_bytes),
+        ]
+    options = ", ".join(f"{name}={value}" for name, value in compiler_options().items())
+    return "\n".join(
+        [
+            *(f"{what:<52} {n:>13,.0f}" for what, n in figures if n is not None),
+            f"\nBy hand: {written}.",
+            "A layer has a product in the forward pass and two in the backward pass; the first has",
+            "one there, as nobody needs the gradient of the images.",
+            f"Compiled as an epoch is, with {options or 'no options'}.",
+        ]
+    )

@@ -1,4 +1,4 @@
-"""Pictures of the first layer's weights."""
+"""The first layer's weights, a picture for each unit: after a training, and moving through it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,33 @@ import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
 from flax_mnist.files import write_atomically
-from flax_mnist.scoring import Floats
-
-if TYPE_CHECKING:
-    pass
 from flax_mnist.show.figures import GREY
 
-MOST_WEIGHT_IMAGES, WEIGHT_COLUMNS = 256, 16
+MOST_UNITS, MOST_COLUMNS = 256, 16
+"""That a picture shows."""
+
+TILE = 29
+"""Pixels a side of a unit's 28x28 with the gap beside it."""
+
 DIVERGING = "RdBu_r"
 
+SHORTEST_FRAME, LONGEST_FRAME, LONGEST_GIF = 40, 500, 10_000
+"""Milliseconds."""
 
-def draw_weights(kernel: Floats) -> Figure:
+
+def draw_weights(kernel: Float[np.ndarray, "784 units"]) -> Figure:
     """The weights into each unit of the first layer as a picture of 28x28.
 
     Args:
-        kernel: `[784, units]`; the first `MOST_WEIGHT_IMAGES` units are shown.
+        kernel: the first `MOST_UNITS` units are shown.
     """
     units = kernel.shape[1]
     columns, rows = _grid(units)
@@ -38,10 +42,10 @@ def draw_weights(kernel: Floats) -> Figure:
     bound = _bound(kernel)
     picture = axes.imshow(_mosaic(kernel), cmap=DIVERGING, vmin=-bound, vmax=bound)
     axes.set_facecolor(GREY)
-    shown = f" (the first {MOST_WEIGHT_IMAGES} of {units:,})" if units > MOST_WEIGHT_IMAGES else ""
+    shown = f" (the first {MOST_UNITS} of {units:,})" if units > MOST_UNITS else ""
     axes.set_title(f"Weights into each hidden unit{shown}", fontsize=10)
-    axes.set_xticks(29 * np.arange(columns) + 13.5, [f"+{i}" for i in range(columns)])
-    axes.set_yticks(29 * np.arange(rows) + 13.5, [f"{columns * i}" for i in range(rows)])
+    axes.set_xticks(TILE * np.arange(columns) + 13.5, [f"+{i}" for i in range(columns)])
+    axes.set_yticks(TILE * np.arange(rows) + 13.5, [f"{columns * i}" for i in range(rows)])
     axes.set_ylabel("unit")
     axes.tick_params(length=0, labelsize=7)
     axes.spines[:].set_visible(False)
@@ -49,11 +53,11 @@ def draw_weights(kernel: Floats) -> Figure:
     return figure
 
 
-def save_weights_gif(kernels: Mapping[int, Floats], path: Path) -> None:
+def save_weights_gif(kernels: Mapping[int, Float[np.ndarray, "784 units"]], path: Path) -> None:
     """Writes `draw_weights` of several epochs as an animated GIF, all of it or nothing.
 
     Args:
-        kernels: `[784, units]` after an epoch, by its number; 0 is before the first.
+        kernels: after an epoch, by its number; 0 is before the first.
         path: the file.
     """
     figure = draw_weights(next(iter(kernels.values())))
@@ -72,31 +76,29 @@ def save_weights_gif(kernels: Mapping[int, Floats], path: Path) -> None:
         frame = Image.open(drawn).convert("RGB")
         frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
     file = io.BytesIO()
-    milliseconds = min(500, max(40, 10_000 // len(frames)))
-    frames[0].save(
-        file, "GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0
-    )
+    duration = min(LONGEST_FRAME, max(SHORTEST_FRAME, LONGEST_GIF // len(frames)))
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
     write_atomically(path, file.getvalue())
 
 
 def _grid(units: int) -> tuple[int, int]:
     """Columns and rows of the pictures of so many units."""
-    shown = min(units, MOST_WEIGHT_IMAGES)
-    columns = min(shown, WEIGHT_COLUMNS)
+    shown = min(units, MOST_UNITS)
+    columns = min(shown, MOST_COLUMNS)
     return columns, math.ceil(shown / columns)
 
 
-def _mosaic(kernel: Floats) -> Floats:
+def _mosaic(kernel: Float[np.ndarray, "784 units"]) -> Float[np.ndarray, "height width"]:
     """The pictures of all units as one, with a pixel of NaN between two."""
     columns, rows = _grid(kernel.shape[1])
-    images = kernel.T[:MOST_WEIGHT_IMAGES].reshape(-1, 28, 28)
-    tiles = np.full((rows * columns, 29, 29), np.nan)
+    images = kernel.T[:MOST_UNITS].reshape(-1, 28, 28)
+    tiles = np.full((rows * columns, TILE, TILE), np.nan)
     tiles[: len(images), :28, :28] = images
-    mosaic = tiles.reshape(rows, columns, 29, 29).swapaxes(1, 2)
-    return mosaic.reshape(29 * rows, 29 * columns)[:-1, :-1]
+    mosaic = tiles.reshape(rows, columns, TILE, TILE).swapaxes(1, 2)
+    return mosaic.reshape(TILE * rows, TILE * columns)[:-1, :-1]
 
 
-def _bound(kernel: Floats) -> float:
+def _bound(kernel: Float[np.ndarray, "784 units"]) -> float:
     """Where the colours end. A few weights are so large that all others would look like zero."""
     return float(np.quantile(np.abs(kernel), 0.999))
 

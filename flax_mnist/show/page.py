@@ -15,115 +15,102 @@ import json
 import shlex
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from jaxtyping import Float
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
-from flax_mnist import __version__, scoring
+from flax_mnist import __version__
 from flax_mnist.config import Config
-from flax_mnist.data.dataset import DIGITS, Dataset, Split
+from flax_mnist.data.dataset import DIGITS, Dataset
 from flax_mnist.errors import RequestError
-from flax_mnist.model import Params
-from flax_mnist.scoring import Floats
 from flax_mnist.show.curves import draw_curves
-from flax_mnist.show.results import draw_confusion
+from flax_mnist.show.prediction import Prediction
+from flax_mnist.show.results import Findings, draw_confusion
 from flax_mnist.store.metrics import Metrics
-from flax_mnist.store.weights import to_torch_state_dict
 
 MAX_WEIGHTS = 20_000_000
 """More make a page of over 100 MB, which no browser opens gladly."""
 
-MISTAKES = 24
-_AGREEMENT = {
+MOST_MISTAKES = 24
+
+AGREEMENT = {
     "float32": "its percentages are those of flax-mnist predict.",
     "bfloat16": "flax-mnist predict, which computes in bfloat16 for this run, may differ from its "
     "percentages by some tenths.",
     "float64": "its percentages are those of flax-mnist predict, although the weights, float64 in "
     "the run, are rounded to float32 here.",
 }
+"""Of the page's own arithmetic with that of a run, by the run's precision."""
+
+NOT_MNIST = (
+    '<p class="warning"><strong>This is not MNIST.</strong> The network was trained and tested '
+    "on synthetic digits, which the program draws itself.</p>"
+)
 
 
-def embedded(params: Params) -> str:
-    """The weights as JSON: a list of layers, PyTorch's layouts as little-endian float32 in base64.
+class History(NamedTuple):
+    """How a run was trained."""
 
-    Raises:
-        RequestError: there are more than `MAX_WEIGHTS`.
-    """
-    state_dict = to_torch_state_dict(params)
+    name: str
+    """Of the run; like all text of the page it may hold anything, and is escaped."""
+    config: Config
+    environment: Mapping[str, Any]
+    """Versions, device and command, as `config.json` has them."""
+    metrics: Sequence[Metrics]
+    """Of its epochs."""
+
+
+def require_room(state_dict: Mapping[str, Float[np.ndarray, ...]]) -> None:
+    """Refuses with a `RequestError` a network of more than `MAX_WEIGHTS`."""
     weights = sum(array.size for array in state_dict.values())
     if weights > MAX_WEIGHTS:
         raise RequestError(
             f"The network has {weights:,} weights; a report can hold {MAX_WEIGHTS:,}."
         )
-    floats = {name: _base64(array.astype("<f4").tobytes()) for name, array in state_dict.items()}
-    layers = range(len(params))
-    return json.dumps([{k: floats[f"{2 * i}.{k}"] for k in ("weight", "bias")} for i in layers])
 
 
-def page(
-    name: str,
-    config: Config,
-    environment: Mapping[str, Any],
-    metrics: Sequence[Metrics],
-    dataset: Dataset,
-    loss: float,
-    probabilities: Floats,
-    network: str,
+def render(
+    history: History, findings: Findings, state_dict: Mapping[str, Float[np.ndarray, ...]]
 ) -> str:
     """The page, the same for the same run.
 
     Args:
-        name: of the run; like all text here it may hold anything, and is escaped.
-        config: of the run.
-        environment: from `read_environment`.
-        metrics: of its epochs.
-        dataset: whose test images were used.
-        loss: on them, nats.
-        probabilities: of their classes, `[n, 10]`.
-        network: from `embedded`.
+        history: of the run.
+        findings: what its network makes of the test images.
+        state_dict: its weights in PyTorch's names and layouts; those of the page's own network.
+
+    Raises:
+        RequestError: it has more than `MAX_WEIGHTS`.
     """
+    require_room(state_dict)
     template = importlib.resources.files("flax_mnist.show").joinpath("page.html").read_text("utf-8")
     script = template.partition('<script type="module">')[2].partition("</script>")[0]
-    confusion = scoring.confusion_matrix(probabilities, dataset.test.labels)
-    names = dataset.class_names
-    figures = [
-        _figure("Training", draw_curves({name: metrics}), "Loss and accuracy by epoch"),
-        _figure(
-            "Confusion matrix",
-            draw_confusion(confusion, names),
-            "How many test images of each class are taken for which class",
-        ),
-        _mistakes(dataset.test, probabilities, names),
-    ]
-    digits = tuple(names) == DIGITS
+    dataset, config = findings.dataset, history.config
+    digits = dataset.class_names == DIGITS
     return string.Template(template).substitute(
         # No other script runs, whatever might get into the page.
         script_hash="sha256-" + _base64(hashlib.sha256(script.encode()).digest()),
-        title=html.escape(name),
+        title=html.escape(history.name),
         summary=html.escape(_summary(config, dataset)),
-        warning=_warning(dataset),
-        scores=_scores(metrics, loss, confusion.trace() / confusion.sum()),
+        warning=NOT_MNIST if dataset.name == "synthetic" else "",
+        scores=_scores(history.metrics, findings),
         invitation="Draw a digit" if digits else "Draw one of the ten classes",
-        bars="\n".join(_bar(name) for name in names),
+        bars="\n".join(map(_bar, dataset.class_names)),
         arithmetic="The weights are in this page, which computes with them in double precision: "
-        + _AGREEMENT[config.precision],
-        figures="\n".join(figures),
+        + AGREEMENT[config.precision],
+        figures="\n".join(_figures(history, findings)),
         config=_table(
             {"dataset": dataset.name, "images": dataset.source}
             | {k.replace("_", " "): v for k, v in dataclasses.asdict(config).items()}
         ),
-        environment=_table(environment),
+        environment=_table(history.environment),
         version=__version__,
-        network=network,
+        network=_network(state_dict),
     )
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
 
 
 def _summary(config: Config, dataset: Dataset) -> str:
@@ -134,19 +121,11 @@ def _summary(config: Config, dataset: Dataset) -> str:
     )
 
 
-def _warning(dataset: Dataset) -> str:
-    if dataset.name != "synthetic":
-        return ""
-    return (
-        '<p class="warning"><strong>This is not MNIST.</strong> The network was trained and tested '
-        "on synthetic digits, which the program draws itself.</p>"
-    )
-
-
-def _scores(metrics: Sequence[Metrics], loss: float, accuracy: float) -> str:
+def _scores(metrics: Sequence[Metrics], findings: Findings) -> str:
+    confusion = findings.confusion
     scores = {
-        "test accuracy": f"{accuracy:.2%}",
-        "test loss, nats": f"{loss:.4f}",
+        "test accuracy": f"{confusion.trace() / confusion.sum():.2%}",
+        "test loss, nats": f"{findings.loss:.4f}",
         "training, epochs": f"{len(metrics)}",
         "training, seconds": f"{sum(row.seconds for row in metrics):.1f}",
     }
@@ -160,6 +139,17 @@ def _bar(name: str) -> str:
         f'<tr><th scope="row">{html.escape(name)}</th><td><i></i></td>'
         '<td><data value="0"></data></td></tr>'
     )
+
+
+def _figures(history: History, findings: Findings) -> Iterator[str]:
+    curves = draw_curves({history.name: history.metrics})
+    yield _figure("Training", curves, "Loss and accuracy by epoch")
+    yield _figure(
+        "Confusion matrix",
+        draw_confusion(findings.confusion, findings.dataset.class_names),
+        "How many test images of each class are taken for which class",
+    )
+    yield _mistakes(findings.mistakes(MOST_MISTAKES))
 
 
 def _figure(title: str, figure: Figure, what: str) -> str:
@@ -176,13 +166,9 @@ def _figure(title: str, figure: Figure, what: str) -> str:
     )
 
 
-def _mistakes(test: Split, probabilities: Floats, names: Sequence[str]) -> str:
-    indices = scoring.confident_mistakes(probabilities, test.labels, MISTAKES)
-    items = [
-        _mistake(i, test.images[i], names[test.labels[i]], names[row.argmax()], row.max())
-        for i, row in zip(indices, probabilities[indices], strict=True)
-    ]
-    content = "\n".join(["<ul>", *items, "</ul>"]) if items else "<p>There are none.</p>"
+def _mistakes(mistakes: Sequence[Prediction]) -> str:
+    items = map(_mistake, mistakes)
+    content = "\n".join(["<ul>", *items, "</ul>"]) if mistakes else "<p>There are none.</p>"
     return (
         '<section>\n<h2>Mistakes</h2>\n<p class="faint">Test images that are classified wrongly, '
         "the most confident first: true class → the network’s, and its confidence.</p>\n"
@@ -190,13 +176,14 @@ def _mistakes(test: Split, probabilities: Floats, names: Sequence[str]) -> str:
     )
 
 
-def _mistake(index: int, image: NDArray[np.uint8], label: str, said: str, confidence: float) -> str:
+def _mistake(mistake: Prediction) -> str:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
+    Image.fromarray(mistake.image).save(file, "PNG")
     return (
-        f'<li><img alt="test image {index}" title="test image {index}" '
+        f'<li><img alt="{mistake.title}" title="{mistake.title}" '
         f'src="data:image/png;base64,{_base64(file.getvalue())}">'
-        f"{html.escape(label)} → <strong>{html.escape(said)}</strong><br>{confidence:.1%}</li>"
+        f"{html.escape(str(mistake.label))} → <strong>{html.escape(mistake.likeliest)}</strong>"
+        f"<br>{mistake.confidence:.1%}</li>"
     )
 
 
@@ -215,3 +202,14 @@ def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, shlex.join(map(str, value))
         else:
             yield name, str(value) or "none"
+
+
+def _network(state_dict: Mapping[str, Float[np.ndarray, ...]]) -> str:
+    """The weights as JSON: a list of layers, each array as little-endian float32 in base64."""
+    floats = {name: _base64(array.astype("<f4").tobytes()) for name, array in state_dict.items()}
+    layers = range(len(state_dict) // 2)
+    return json.dumps([{k: floats[f"{2 * i}.{k}"] for k in ("weight", "bias")} for i in layers])
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

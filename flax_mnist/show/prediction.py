@@ -1,4 +1,4 @@
-"""An image and what the network makes of it."""
+"""An image and what the network makes of it, as a chart in a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -7,67 +7,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import UInt8
 
 from flax_mnist.show import terminal
 
-BAR_WIDTH = 40
+LONGEST_BAR = 40
 WIDE_ENOUGH_FOR_IMAGE = 60
-"""Columns."""
+"""Columns of a terminal."""
+
+HALF_BLOCKS = " ▄▀█"
 SHADES = " .:-=+*#%@"
-
-
-def prediction_chart(prediction: Prediction) -> str:
-    """The likeliest class, and a bar for each; beside them the image, on a terminal with room."""
-    blocks = (terminal.out.encoding or "").lower().startswith("utf")
-    truth = "" if prediction.label is None else f" (label: {prediction.label})"
-    title = f"{prediction.title}: {prediction.likeliest}{truth}"
-    if not terminal.out.file.isatty():
-        return "\n".join([title, *_bars(prediction, blocks, BAR_WIDTH)])
-    image = _image(prediction.image, blocks) if terminal.out.width >= WIDE_ENOUGH_FOR_IMAGE else []
-    beside = len(image[0]) + 2 if image else 0
-    # All that is in a bar's line but the bar.
-    text = beside + max(map(len, prediction.names)) + len("    100.00%  ")
-    bars = _bars(prediction, blocks, min(BAR_WIDTH, max(0, terminal.out.width - text)))
-    if image:
-        above = (len(image) - len(bars)) // 2
-        bars = [""] * above + bars + [""] * (len(image) - len(bars) - above)
-        bars = [f"{row}  {bar}".rstrip() for row, bar in zip(image, bars, strict=True)]
-    return "\n".join([title, *bars])
-
-
-def _bars(prediction: Prediction, blocks: bool, longest: int) -> list[str]:
-    bar = "█" if blocks else "#"
-    width = max(map(len, prediction.names))
-    return [
-        f"  {name:>{width}}  {p:7.2%}  {bar * round(longest * p)}".rstrip()
-        for name, p in zip(prediction.names, prediction.probabilities, strict=True)
-    ]
-
-
-def _image(image: NDArray[np.uint8], blocks: bool) -> list[str]:
-    """28x28 pixels as 14 rows of 28 characters: half blocks, or shades where there are none."""
-    pairs = image.astype(int).reshape(14, 2, 28)
-    if blocks:
-        # A third: lower, and the holes of digits close; higher, and dark clothes vanish.
-        ink = 3 * pairs > image.max()
-        codes, characters = 2 * ink[:, 0] + ink[:, 1], " ▄▀█"
-    else:
-        codes, characters = pairs.sum(axis=1) * len(SHADES) // 511, SHADES
-    return ["".join(characters[code] for code in row) for row in codes]
-
-
-def prediction_json(prediction: Prediction) -> str:
-    """The same as one JSON object."""
-    probabilities = zip(prediction.names, prediction.probabilities, strict=True)
-    return json.dumps(
-        {
-            "image": prediction.title,
-            "prediction": prediction.likeliest,
-            "label": prediction.label,
-            "probabilities": dict(probabilities),
-        }
-    )
 
 
 class Prediction(NamedTuple):
@@ -75,8 +24,7 @@ class Prediction(NamedTuple):
 
     title: str
     """Which image it is."""
-    image: NDArray[np.uint8]
-    """`[28, 28]`."""
+    image: UInt8[np.ndarray, "28 28"]
     label: str | None
     """The name of its class, where that is known."""
     names: Sequence[str]
@@ -88,3 +36,62 @@ class Prediction(NamedTuple):
     def likeliest(self) -> str:
         """The name of the likeliest class."""
         return self.names[int(np.argmax(self.probabilities))]
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the likeliest class."""
+        return max(self.probabilities)
+
+
+def prediction_chart(prediction: Prediction) -> str:
+    """The likeliest class, and a bar for each; beside them the image, on a terminal with room."""
+    has_blocks = (terminal.out.encoding or "").lower().startswith("utf")
+    truth = "" if prediction.label is None else f" (label: {prediction.label})"
+    title = f"{prediction.title}: {prediction.likeliest}{truth}"
+    if not terminal.out.file.isatty():
+        return "\n".join([title, *_bars(prediction, has_blocks, LONGEST_BAR)])
+    has_room = terminal.out.width >= WIDE_ENOUGH_FOR_IMAGE
+    image = _image(prediction.image, has_blocks) if has_room else []
+    beside = len(image[0]) + 2 if image else 0
+    # All that is in a bar's line but the bar.
+    text = beside + max(map(len, prediction.names)) + len("    100.00%  ")
+    bars = _bars(prediction, has_blocks, min(LONGEST_BAR, max(0, terminal.out.width - text)))
+    if image:
+        above = (len(image) - len(bars)) // 2
+        bars = [""] * above + bars + [""] * (len(image) - len(bars) - above)
+        bars = [f"{row}  {bar}".rstrip() for row, bar in zip(image, bars, strict=True)]
+    return "\n".join([title, *bars])
+
+
+def _bars(prediction: Prediction, has_blocks: bool, longest: int) -> list[str]:
+    bar = "█" if has_blocks else "#"
+    width = max(map(len, prediction.names))
+    return [
+        f"  {name:>{width}}  {p:7.2%}  {bar * round(longest * p)}".rstrip()
+        for name, p in zip(prediction.names, prediction.probabilities, strict=True)
+    ]
+
+
+def _image(image: UInt8[np.ndarray, "28 28"], has_blocks: bool) -> list[str]:
+    """The pixels as 14 rows of 28 characters: half blocks, or shades where there are none."""
+    pairs = image.astype(int).reshape(14, 2, 28)
+    if has_blocks:
+        # A third: lower, and the holes of digits close; higher, and dark clothes vanish.
+        ink = 3 * pairs > image.max()
+        codes, characters = 2 * ink[:, 0] + ink[:, 1], HALF_BLOCKS
+    else:
+        codes, characters = pairs.sum(axis=1) * len(SHADES) // 511, SHADES
+    return ["".join(characters[code] for code in row) for row in codes]
+
+
+def prediction_json(prediction: Prediction) -> str:
+    """The title, the classes by name and their probabilities as one JSON object."""
+    probabilities = zip(prediction.names, prediction.probabilities, strict=True)
+    return json.dumps(
+        {
+            "image": prediction.title,
+            "prediction": prediction.likeliest,
+            "label": prediction.label,
+            "probabilities": dict(probabilities),
+        }
+    )

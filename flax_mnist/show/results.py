@@ -1,57 +1,102 @@
-"""Pictures of what a trained network makes of images."""
+"""What a trained network makes of images: pictures, and the folder that holds those of a test."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from flax_mnist import scoring
-from flax_mnist.scoring import Calibration, Floats, Integers
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.errors import RequestError
+from flax_mnist.files import write_atomically
+from flax_mnist.scoring import Calibration
+from flax_mnist.show.figures import BLUE, GREY, open_axes, percent, save, shortened
 from flax_mnist.show.prediction import Prediction
 
-if TYPE_CHECKING:
-    pass
-from flax_mnist.show.figures import BLUE, GREY, percent, shortened
-
-COLUMNS = 3
+PREDICTION_COLUMNS = 3
 MISTAKE_COLUMNS = 5
 
-
-def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
-    """Each image beside a bar for each class, the likeliest in colour, as the tutorial ends."""
-    columns = min(len(predictions), COLUMNS)
-    rows = -(-len(predictions) // columns)
-    figure = Figure(figsize=(5.2 * columns, 2.9 * rows), layout="constrained")
-    cells = figure.subfigures(rows, columns, squeeze=False).flat
-    for cell, prediction in zip(cells, predictions, strict=False):
-        picture, bars = cell.subplots(1, 2, width_ratios=(1, 1.1))
-        picture.imshow(prediction.image, cmap="gray_r", vmin=0, vmax=255)
-        picture.set_axis_off()
-        truth = "" if prediction.label is None else f", label: {prediction.label}"
-        cell.suptitle(shortened(prediction.title) + truth, fontsize=9, parse_math=False)
-        colours = [BLUE if name == prediction.likeliest else GREY for name in prediction.names]
-        bars.barh(prediction.names, prediction.probabilities, color=colours)
-        bars.invert_yaxis()
-        bars.set_xlim(0, 1)
-        bars.set_xlabel("probability")
-        bars.set_title(
-            f"{prediction.likeliest}: {max(prediction.probabilities):.1%}", fontsize=9, color=BLUE
-        )
-        bars.spines[["top", "right"]].set_visible(False)
-    return figure
+MOST_MISTAKES = 25
+"""In a report."""
 
 
-def draw_confusion(confusion: Integers, names: Sequence[str]) -> Figure:
+class Findings(NamedTuple):
+    """What a network makes of the test images of a dataset."""
+
+    dataset: Dataset
+    loss: float
+    """Mean over the test images, nats; finite."""
+    probabilities: Float[np.ndarray, "n classes"]
+    """Of the classes of the test images."""
+
+    @property
+    def confusion(self) -> Int[np.ndarray, "classes classes"]:
+        """How many images of the row's class are said to be of the column's."""
+        return scoring.confusion_matrix(self.probabilities, self.dataset.test.labels)
+
+    def mistakes(self, most: int) -> list[Prediction]:
+        """The images that are classified wrongly, the highest confidence first; at most so many."""
+        (images, labels), names = self.dataset.test, self.dataset.class_names
+        return [
+            Prediction(
+                f"test image {i}",
+                images[i],
+                names[labels[i]],
+                names,
+                self.probabilities[i].tolist(),
+            )
+            for i in scoring.confident_mistakes(self.probabilities, labels, most)
+        ]
+
+
+def make_report_folder(folder: Path) -> None:
+    """Makes the folder, unless it is there.
+
+    Raises:
+        RequestError: a file stands in its way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RequestError(f"{folder}: a file stands in the way of that folder.") from error
+
+
+def write_report(folder: Path, findings: Findings) -> None:
+    """Writes confusion, classes, mistakes and calibration as `.png`, and `report.json`."""
+    dataset, loss, probabilities = findings
+    names, labels, confusion = dataset.class_names, dataset.test.labels, findings.confusion
+    wrong = int(confusion.sum() - confusion.trace())
+    figures = {
+        "confusion": draw_confusion(confusion, names),
+        "classes": draw_classes(confusion, names),
+        "mistakes": draw_mistakes(findings.mistakes(MOST_MISTAKES), wrong),
+        "calibration": draw_calibration(scoring.calibration(probabilities, labels)),
+    }
+    for name, figure in figures.items():
+        save(figure, folder / f"{name}.png")
+    content = {
+        "dataset": {"name": dataset.name, "source": dataset.source},
+        "test_loss": loss,
+        **scoring.summary(probabilities, labels, names, MOST_MISTAKES),
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / "report.json", f"{text}\n".encode())
+
+
+def draw_confusion(confusion: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> Figure:
     """How many images of a class (rows) are said to be of which (columns).
 
     Args:
-        confusion: `[classes, classes]`, as `scoring.confusion_matrix`.
+        confusion: as from `scoring.confusion_matrix`.
         names: of the classes.
     """
     figure = Figure(figsize=(7.2, 6.2), layout="compressed")
@@ -73,7 +118,7 @@ def draw_confusion(confusion: Integers, names: Sequence[str]) -> Figure:
     return figure
 
 
-def draw_classes(confusion: Integers, names: Sequence[str]) -> Figure:
+def draw_classes(confusion: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> Figure:
     """Accuracy of each class with its 95 % interval; arguments as `draw_confusion`'s."""
     right, images = confusion.diagonal(), confusion.sum(axis=1)
     figure = Figure(figsize=(7.2, 4), layout="constrained")
@@ -89,8 +134,7 @@ def draw_classes(confusion: Integers, names: Sequence[str]) -> Figure:
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
     axes.xaxis.set_major_formatter(percent)
     axes.set_xlabel(f"accuracy, with 95 % intervals; dashed: {overall:.2%} over all classes")
-    axes.grid(color="#E6E6E6")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_axes(axes)
     counts = axes.secondary_yaxis("right")
     counts.set_yticks(
         range(len(names)),
@@ -123,7 +167,7 @@ def draw_calibration(calibration: Calibration) -> Figure:
     curve.yaxis.set_major_formatter(percent)
     curve.set_xlim(-0.02, 1.02)
     curve.set_ylim(-0.02, 1.02)
-    curve.grid(color="#E6E6E6")
+    open_axes(curve)
     columns = counts.bar(edges[:-1], images, np.diff(edges), align="edge", color=BLUE, ec="white")
     counts.bar_label(columns, [f"{n:,}" if n else "" for n in images], fontsize=8, padding=2)
     counts.margins(y=0.2)
@@ -134,13 +178,14 @@ def draw_calibration(calibration: Calibration) -> Figure:
         f"expected calibration error: {calibration.expected_error:.2%}"
     )
     counts.xaxis.set_major_formatter(percent)
-    for axes in (curve, counts):
-        axes.spines[["top", "right"]].set_visible(False)
+    counts.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def _error_bars(share: Floats, right: Integers, images: Integers) -> Floats:
-    """`[2, n]`: how far the 95 % interval reaches below and above."""
+def _error_bars(
+    share: Float[np.ndarray, " n"], right: Int[np.ndarray, " n"], images: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, "2 n"]:
+    """How far the 95 % interval reaches below and above."""
     low, high = scoring.interval(right, images)
     return np.maximum([share - low, high - share], 0)
 
@@ -162,7 +207,30 @@ def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
         axes.spines[:].set_color(GREY)
         axes.set_title(
             f"{mistake.title}\ntrue: {mistake.label}\n"
-            f"predicted: {mistake.likeliest}, {max(mistake.probabilities):.1%}",
+            f"predicted: {mistake.likeliest}, {mistake.confidence:.1%}",
             fontsize=7.5,
         )
+    return figure
+
+
+def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
+    """Each image beside a bar for each class, the likeliest in colour, as the tutorial ends."""
+    columns = min(len(predictions), PREDICTION_COLUMNS)
+    rows = math.ceil(len(predictions) / columns)
+    figure = Figure(figsize=(5.2 * columns, 2.9 * rows), layout="constrained")
+    cells = figure.subfigures(rows, columns, squeeze=False).flat
+    for cell, prediction in zip(cells, predictions, strict=False):
+        picture, bars = cell.subplots(1, 2, width_ratios=(1, 1.1))
+        picture.imshow(prediction.image, cmap="gray_r", vmin=0, vmax=255)
+        picture.set_axis_off()
+        truth = "" if prediction.label is None else f", label: {prediction.label}"
+        cell.suptitle(shortened(prediction.title) + truth, fontsize=9, parse_math=False)
+        colours = [BLUE if name == prediction.likeliest else GREY for name in prediction.names]
+        bars.barh(prediction.names, prediction.probabilities, color=colours)
+        bars.invert_yaxis()
+        bars.set_xlim(0, 1)
+        bars.set_xlabel("probability")
+        said = f"{prediction.likeliest}: {prediction.confidence:.1%}"
+        bars.set_title(said, fontsize=9, color=BLUE)
+        bars.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,4 +1,4 @@
-"""What a person reads: lines, bars and warnings. Plain text in a pipe."""
+"""How the program speaks to a person: lines, warnings and a progress bar; plain text in a pipe."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from flax_mnist.store.metrics import Metrics
 
 
+WIDE_ENOUGH_FOR_LOSS = 80
+"""Columns."""
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """`| head` has seen enough; a training goes on without a reader."""
@@ -26,13 +30,7 @@ class _Console(Console):
 
 
 _Plain = functools.partial(_Console, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-
 out, err = _Plain(), _Plain(stderr=True)
-
-
-WIDE_ENOUGH_FOR_LOSS = 80
-"""Columns."""
 
 _lost = False
 
@@ -66,7 +64,7 @@ def silence(stream: TextIO | None = None) -> None:
 
 
 def never_without_streams() -> None:
-    """Opens to nowhere what the process was started without: `>&-` in a shell."""
+    """Gives the process the streams that it was started without, `>&-` in a shell: to nowhere."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -121,9 +119,15 @@ def progress_bar(
 ) -> Iterator[Callable[[int, Metrics | None], None]]:
     """A bar; nothing where it is not to be shown or there is no terminal.
 
-    The yielded function sets it to a step, and tells loss and images/s of an epoch that has ended.
+    Args:
+        steps: that make it full.
+        done: steps that it begins with.
+        is_shown: whether there may be a bar at all.
+
+    Yields:
+        A function that sets it to a step, and tells loss and images/s of an epoch that has ended.
     """
-    from rich.progress import (
+    from rich.progress import (  # only a training needs it
         BarColumn,
         MofNCompleteColumn,
         Progress,

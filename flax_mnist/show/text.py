@@ -1,4 +1,4 @@
-"""Lines and tables that a person reads."""
+"""What the commands print of trainings: headers, a line for each epoch, the table of a sweep."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
     import numpy as np
     from numpy.typing import NDArray
 
     from flax_mnist.config import Config
     from flax_mnist.data.dataset import Dataset
-    from flax_mnist.devices.memory import Plan
     from flax_mnist.model import Params
-    from flax_mnist.runs.sweeping import Epoch
     from flax_mnist.store.metrics import Metrics
     from flax_mnist.sweep import Outcome
 
+SWEEP_HEADER = ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
+SWEEP_LEGEND = """
+Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
+correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
+is chosen by the test images, its own results on them flatter it a little."""
+
 
 def header(config: Config, dataset: Dataset, params: Params, device: jax.Device) -> str:
-    """What is trained, on what, and where."""
-    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    """What a run trains, on what, and where."""
     sizes = [28 * 28, *(len(layer["bias"]) for layer in params.values())]
     count = sum(array.size for layer in params.values() for array in layer.values())
     kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     momentum = f", momentum {config.momentum:g}" if config.momentum else ""
     return (
-        f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
+        f"{_images(dataset)}\n"
         f"{'-'.join(map(str, sizes))} MLP, {count:,} parameters, {config.init} initialisation, "
         f"{config.precision}, seed {config.seed}\n"
         f"SGD, learning rate {config.learning_rate:g}{momentum}, batches of {config.batch_size}, "
@@ -47,7 +50,7 @@ def epoch_line(metrics: Metrics, epochs: int) -> str:
 
 
 def score(dataset: Dataset, loss: float, accuracy: float) -> str:
-    """Test loss and accuracy."""
+    """Test loss and accuracy, and of which images they are."""
     n = len(dataset.test.labels)
     return (
         f"{dataset.name}: {n:,} test images from {dataset.source}\n"
@@ -55,47 +58,65 @@ def score(dataset: Dataset, loss: float, accuracy: float) -> str:
     )
 
 
-def sweep_header(plan: Plan, dataset: Dataset) -> str:
-    """What is trained, on what, and where."""
-    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
-    members = [config for group in plan.groups for config in group]
-    config, device = members[0], plan.mesh.devices[0]
+def sweep_header(
+    dataset: Dataset,
+    members: Sequence[Config],
+    groups: int,
+    devices: int,
+    device_kind: str,
+    megabytes: float,
+) -> str:
+    """What a sweep trains, on what, and where.
+
+    Args:
+        dataset: what the members are trained on.
+        members: in the order of their seeds, for each setting.
+        groups: in how many groups they are trained, one group after the other.
+        devices: over how many devices each group is spread.
+        device_kind: what JAX calls them.
+        megabytes: estimate of the memory that is needed on all of them together, 10^6 bytes.
+    """
+    config = members[0]
     rates = dict.fromkeys(f"{member.learning_rate:g}" for member in members)
     momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
-    groups = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
+    together = f"in {groups} groups" if groups > 1 else "at once"
     return (
-        f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}\n"
+        f"{_images(dataset)}\n"
         f"{'-'.join(map(str, (28 * 28, *config.hidden_sizes, 10)))} MLP, {config.init} "
         f"initialisation, {config.precision}, seeds {config.seed} to {members[-1].seed}\n"
         f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
         f"batches of {config.batch_size}\n"
-        f"{len(members)} members {groups} on {plan.mesh.size} x {device.device_kind}, "
-        f"in about {plan.bytes / 1e6:,.0f} MB"
+        f"{len(members)} members {together} on {devices} x {device_kind}, "
+        f"in about {megabytes:,.0f} MB"
     )
 
 
-def sweep_line(epoch: Epoch, plan: Plan) -> str:
-    """An epoch of a group: the range of its members' test losses."""
-    group = f"Group {epoch.group + 1}/{len(plan.groups)}  " if len(plan.groups) > 1 else ""
-    metrics = [metrics for _, metrics in epoch.rows]
+def _images(dataset: Dataset) -> str:
+    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    return f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}"
+
+
+def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics]) -> str:
+    """An epoch of a group: the range of its members' test losses.
+
+    Args:
+        group: which one, counted from 0.
+        groups: how many there are.
+        epochs: of each member.
+        metrics: of each member; its seconds are its share of the group's.
+    """
+    where = f"Group {group + 1}/{groups}  " if groups > 1 else ""
     losses = [m.test_loss for m in metrics if not math.isnan(m.test_loss)]
     diverged = len(metrics) - len(losses)
     return "  ".join(
         [
-            f"{group}Epoch {metrics[0].epoch}/{plan.template.epochs}",
+            f"{where}Epoch {metrics[0].epoch}/{epochs}",
             *([f"test loss {min(losses):.4f} to {max(losses):.4f}"] if losses else []),
             *([f"{diverged} diverged"] if diverged else []),
             f"{metrics[0].seconds * len(metrics):.2f} s",
             f"{metrics[0].images_per_second:,.0f} images/s",
         ]
     )
-
-
-SWEEP_HEADER = ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
-SWEEP_LEGEND = """
-Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
-correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
-is chosen by the test images, its own results on them flatter it a little."""
 
 
 def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.int32]) -> str:

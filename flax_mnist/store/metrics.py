@@ -62,6 +62,19 @@ def cut_metrics(path: Path, epochs: int) -> None:
         raise DataError(f"{file}: must have the epochs 1 to {epochs}; it has {there}.")
 
 
+def read_finished(path: Path) -> list[Metrics]:
+    """As `read_metrics`, of a run that has at least one epoch.
+
+    Raises:
+        RequestError: the folder holds no metrics, or no epoch is finished yet.
+        DataError: a line is damaged; the message names it.
+    """
+    rows = read_metrics(path)
+    if not rows:
+        raise RequestError(f"{path}: has not finished its first epoch.")
+    return rows
+
+
 def read_metrics(path: Path) -> list[Metrics]:
     """The lines of `metrics.jsonl` in the run folder `path`, an epoch each, in order.
 

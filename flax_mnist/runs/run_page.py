@@ -1,0 +1,45 @@
+"""A run folder as one web page: reads it, tests its network, and writes the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flax_mnist.errors import RequestError
+from flax_mnist.files import write_atomically
+from flax_mnist.runs.trained import Start, class_probabilities, load, load_images, score
+from flax_mnist.show import page
+from flax_mnist.show.results import Findings
+from flax_mnist.store.metrics import read_finished
+from flax_mnist.store.record import read_config, read_environment
+from flax_mnist.store.weights import to_torch_state_dict
+
+
+def write_page(run_dir: Path, output: Path, data_dir: Path | None, start: Start) -> None:
+    """Writes the page of a run.
+
+    Args:
+        run_dir: the run folder.
+        output: the file to write.
+        data_dir: a folder with the run's images, where they are not where they were.
+        start: makes JAX's settings for the run's config.
+
+    Raises:
+        RequestError: the folder holds no run, the run has no epoch yet, or its network has more
+            weights than a page can hold.
+        FlaxMnistError: what it holds is damaged, or the network's loss is not finite.
+    """
+    if not run_dir.is_dir():
+        raise RequestError(f"{run_dir}: is no run folder.")
+    record = read_config(run_dir)
+    metrics = read_finished(run_dir)
+    environment = read_environment(run_dir)
+    trained = load(run_dir, start)
+    state_dict = to_torch_state_dict(trained.params)
+    page.require_room(state_dict)  # before anything takes long
+    dataset = load_images(None, data_dir, record)
+    loss, _ = score(trained, dataset)
+    findings = Findings(dataset, loss, class_probabilities(trained, dataset.test.images))
+    history = page.History(run_dir.resolve().name, record.config, environment, metrics)
+    content = page.render(history, findings, state_dict)
+    # A folder's name need not be text.
+    write_atomically(output, content.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,88 @@
+"""The report of `flax-mnist evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from flax_mnist.cli.main import main
+from tests.helpers.idx_files import write_idx_dir
+from tests.helpers.networks import random_weights
+
+PICTURES = ["calibration.png", "classes.png", "confusion.png", "mistakes.png"]
+
+
+@pytest.fixture
+def weights_file(tmp_path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    save_file(random_weights(), path)
+    return path
+
+
+def forward(weights: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
+    """Probabilities in NumPy's float64."""
+    wide = {name: array.astype(float) for name, array in weights.items()}
+    x = (images.reshape(-1, 784) / 255 - 0.5) / 0.5
+    hidden = np.maximum(x @ wide["0.weight"].T + wide["0.bias"], 0)
+    logits = hidden @ wide["2.weight"].T + wide["2.bias"]
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def evaluate(weights: Path, data: Path, report: Path) -> int:
+    return main(["evaluate", str(weights), "--data-dir", str(data), "--report", str(report)])
+
+
+def test_the_report_has_what_the_network_says(weights_file, digits, idx_dir, tmp_path, capsys):
+    report = tmp_path / "reports" / "a"
+    assert evaluate(weights_file, idx_dir, report) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[-1] == f"Report in {report}"
+    assert sorted(path.name for path in report.iterdir()) == [*PICTURES, "report.json"]
+    said = json.loads((report / "report.json").read_text(), parse_constant=pytest.fail)
+    probabilities = forward(random_weights(), digits["test_images"])
+    labels = digits["test_labels"]
+    expected = np.zeros((10, 10), int)
+    for label, row in zip(labels, probabilities, strict=True):
+        expected[label, row.argmax()] += 1
+    assert said["confusion_matrix"] == expected.tolist()
+    assert said["test_accuracy"] == np.trace(expected) / 200
+    loss = -np.log(probabilities[np.arange(200), labels]).mean()
+    assert said["test_loss"] == pytest.approx(loss, rel=1e-5)
+    assert f"test loss {loss:.4f}  test accuracy {said['test_accuracy']:.2%}" in out
+    for mistake in said["most_confident_mistakes"]:
+        row = probabilities[mistake["index"]]
+        assert mistake["label"] == str(labels[mistake["index"]])
+        assert mistake["predicted"] == str(row.argmax())
+        assert mistake["confidence"] == pytest.approx(row.max(), rel=1e-5)
+    assert said["mistakes"] == 200 - np.trace(expected) > 25
+    for name in PICTURES:
+        with Image.open(report / name) as picture:
+            assert picture.format == "PNG"
+
+
+def test_a_network_without_mistakes_has_a_report(weights_file, digits, tmp_path, capsys):
+    # Labelled as this network would have it, some classes do not occur.
+    labels = forward(random_weights(), digits["test_images"]).argmax(axis=1).astype(np.uint8)
+    assert len(set(labels)) < 10
+    data = write_idx_dir(tmp_path / "data", digits | {"test_labels": labels})
+    assert evaluate(weights_file, data, tmp_path / "report") == 0
+    assert capsys.readouterr().err == ""
+    said = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=pytest.fail)
+    assert (said["test_accuracy"], said["mistakes"], said["most_confident_mistakes"]) == (1, 0, [])
+    for i, row in enumerate(said["classes"]):
+        assert row["images"] == list(labels).count(i)
+        assert row["accuracy"] == (1 if row["images"] else None)
+
+
+def test_a_file_in_the_reports_place_is_left_alone(weights_file, idx_dir, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for report in (tmp_path / "file", tmp_path / "file" / "report"):
+        assert evaluate(weights_file, idx_dir, report) == 2
+        assert capsys.readouterr().err.startswith(f"flax-mnist: {report}: a file stands in the way")
+    assert (tmp_path / "file").read_text() == "mine"
