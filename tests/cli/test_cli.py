@@ -252,6 +252,8 @@ def test_export_and_import_round_trip(capsys, trained, tmp_path):
         assert done == 0 or done.returncode == 0
         assert (out / "weights.safetensors").read_bytes() == file.read_bytes()
         assert said(capsys, "evaluate", out)[-1] == expected
+        known = json.loads((out / "config.json").read_text())["config"]
+        assert known == {"hidden_sizes": [128, 64], "precision": "float32"}
 
 
 def test_nothing_is_imported_into_a_folder_that_has_a_writer(capsys, trained, tmp_path):

@@ -1,0 +1,39 @@
+"""What is printed of sweeps that take several groups."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flax_mnist import Config
+from flax_mnist.data.dataset import DIGITS, Dataset, Split
+from flax_mnist.show import text
+from flax_mnist.store.metrics import Metrics
+from flax_mnist.sweep import combinations
+
+
+def test_the_header_of_a_sweep():
+    train, test = (
+        Split(np.zeros((n, 28, 28), np.uint8), np.zeros(n, np.int32)) for n in (1200, 10)
+    )
+    dataset = Dataset("kmnist", "a test", DIGITS, train, test)
+    config = Config(hidden_sizes=(16, 8), seed=3, batch_size=32)
+    members = combinations(config, (0.01, 0.1), (0.0, 0.9), seeds=2)
+    assert text.sweep_header(dataset, members, 3, 2, "cpu", 1234.5).splitlines() == [
+        "kmnist: 1,200 training and 10 test images from a test",
+        "784-16-8-10 MLP, torch initialisation, float32, seeds 3 to 4",
+        "SGD, learning rates 0.01, 0.1, momentum 0, 0.9, batches of 32",
+        "8 members in 3 groups on 2 x cpu, in about 1,234 MB",
+    ]
+
+
+def test_the_line_of_a_groups_epoch():
+    first = Metrics(2, 64, 0.5, 0.25, 0.9, seconds=0.5, images_per_second=4000.0)
+    members = [first, first._replace(test_loss=0.125), first._replace(test_loss=math.nan)]
+    assert text.sweep_line(0, 3, 5, members) == (
+        "Group 1/3  Epoch 2/5  test loss 0.1250 to 0.2500  1 diverged  1.50 s  4,000 images/s"
+    )
+    assert text.sweep_line(0, 1, 5, members[2:]) == (
+        "Epoch 2/5  1 diverged  0.50 s  4,000 images/s"
+    )
