@@ -39,7 +39,7 @@ class Calibration(NamedTuple):
 
     @property
     def expected_error(self) -> float:
-        """Mean over all images of |accuracy - confidence| of their bins, 0 to 1.
+        """Mean over all images of `|accuracy - confidence|` of their bins, 0 to 1.
 
         The expected calibration error of Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3.
         """

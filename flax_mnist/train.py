@@ -179,8 +179,8 @@ def train_epoch(
     """An epoch in one call; for the arguments see `train_steps`.
 
     Returns:
-        The next state and the mean of the batches' losses, each batch counting the same: the
-        tutorial's `running_loss / len(trainloader)`. A scalar.
+        The next state, and the mean of the batches' losses, a scalar. Each batch counts the same,
+        as in the tutorial's `running_loss / len(trainloader)`.
     """
     state, losses = train_steps(
         state,

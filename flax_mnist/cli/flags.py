@@ -110,5 +110,5 @@ class Cluster:
         if self.is_joint:
             from flax_mnist.devices import processes
 
-            cluster = processes.Cluster(self.coordinator, self.num_processes, self.process_id)
+            cluster = processes.Membership(self.coordinator, self.num_processes, self.process_id)
             processes.join(cluster, self.peer_timeout)

@@ -32,7 +32,7 @@ _LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadlin
 _joined = False
 
 
-class Cluster(NamedTuple):
+class Membership(NamedTuple):
     """The processes of a training: three values that they are given, or else find out."""
 
     coordinator: str | None = None
@@ -41,7 +41,7 @@ class Cluster(NamedTuple):
     process_id: int | None = None
 
 
-def join(cluster: Cluster, limit: int) -> None:
+def join(cluster: Membership, limit: int) -> None:
     """Meets the other processes. Must come before JAX's first use; further calls do nothing.
 
     Args:
