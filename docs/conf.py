@@ -1,0 +1,76 @@
+"""Builds the documents and the reference: `python -m sphinx -W --keep-going docs docs/_build`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.util.inspect import stringify_signature
+from sphinx.util.typing import stringify_annotation
+
+from flax_mnist import __version__
+
+project = "flax_mnist"
+version = release = __version__
+html_theme = "furo"
+html_title = f"{project} {version}"
+html_show_copyright = False
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+default_role = "code"  # docstrings write code in single backticks, as Markdown does
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+# README.md is no page here. That links lead somewhere is what tests/documents see to.
+suppress_warnings = ["myst.xref_missing"]
+
+autodoc_default_options = {"members": True, "undoc-members": True}
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "none"  # evaluated they are riddles; `as_written` gives those of the source
+maximum_signature_line_length = 80
+
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!flax_mnist\b).*")]  # what other libraries document
+
+
+def as_written(
+    _app: Sphinx, what: str, _name: str, thing: Any, _options: Any, arguments: str | None, _r: Any
+) -> tuple[str, str] | None:
+    """A signature in the words of the source: `Params`, `Float[Array, "batch 784"]`."""
+    if arguments is None or not thing.__module__.startswith(project):
+        return None
+    signature = inspect.signature(thing)
+    unsaid = inspect.Signature.empty
+    returns = unsaid if what == "class" else signature.return_annotation
+    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    signature = signature.replace(parameters=parameters, return_annotation=unsaid)
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", stringify_signature(signature))
+    # A default that Python cannot read, such as <factory>, would make Sphinx lose its way.
+    text = re.sub(r"<[^<>]*>", "...", text)
+    return text, "" if returns is unsaid else stringify_annotation(returns)
+
+
+def google_style(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Reads the sections of a docstring; an attribute's has none, but may have a colon."""
+    if what not in ("attribute", "data", "property"):
+        lines[:] = GoogleDocstring(lines, Config(), app, what, name, thing, options).lines()
+    elif lines[:1] and lines[0].startswith("Alias for field number"):
+        lines.clear()  # of a named tuple, and all that it says
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("autodoc-process-signature", as_written)
+    app.connect("autodoc-process-docstring", google_style)
