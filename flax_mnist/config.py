@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -77,6 +79,36 @@ class Config:
     def weights(self) -> int:
         """How many there are in all layers, biases left out."""
         return sum(fan_in * fan_out for fan_in, fan_out in pairwise((784, *self.hidden_sizes, 10)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointPolicy:
+    """How often a run is saved, and for how long that is kept.
+
+    Raises:
+        RequestError: a value is out of its range; the message names the flag.
+    """
+
+    every: str = "1"
+    """At most so many epochs, or steps as in `100steps`, from one to the next; 0 is only when the
+    run is stopped and at its end."""
+    keep: int = 3
+    """How many remain, the newest ones."""
+
+    def __post_init__(self) -> None:
+        self.steps(1)
+        _require(type(self.keep) is int and self.keep >= 1, "keep", self.keep, "at least 1")
+
+    def steps(self, steps_per_epoch: int) -> float:
+        """At most, between two checkpoints; infinite, if there are to be none."""
+        match = re.fullmatch(r"(\d{1,9}) ?(step|epoch)?s?", self.every)
+        if match is None:
+            raise RequestError(
+                f"checkpoint-every is {self.every!r}; it must be a number of epochs, "
+                "such as 2, or of steps, such as 100steps."
+            )
+        unit = 1 if match[2] == "step" else steps_per_epoch
+        return int(match[1]) * unit or math.inf
 
 
 MAX_WEIGHTS = 10**9

@@ -4,6 +4,11 @@ Every message is one or two lines: it names the thing that is wrong and the reme
 Anything else that leaves the package is a bug in it.
 """
 
+from __future__ import annotations
+
+import contextlib
+import sys
+
 
 class FlaxMnistError(Exception):
     """Something failed while running: a download, a disk, the numbers. Exit code 1."""
@@ -31,3 +36,12 @@ class StoppedError(FlaxMnistError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def last_words(what: str) -> None:
+    """Says on stderr why the process ends now, and gives a terminal its cursor back."""
+    with contextlib.suppress(OSError, AttributeError):  # a stream that is full, closed or None
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, AttributeError):
+        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+        print(f"{show_cursor}flax-mnist: {what}", file=sys.stderr, flush=True)

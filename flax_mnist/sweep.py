@@ -13,17 +13,19 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from flax_mnist.config import Config
 from flax_mnist.errors import RequestError
-from flax_mnist.model import Params
-from flax_mnist.runs.sweeping import Epoch, Trained
-from flax_mnist.store.metrics import Metrics
+from flax_mnist.model import Params, make_model
+from flax_mnist.train import State, init_state, make_optimizer, train_epoch
 
 
 def combinations(
@@ -46,6 +48,74 @@ def combinations(
     ]
 
 
+def stacked_states(members: Sequence[Config], template: Config) -> State:
+    """The members' states before the first step, on the host: each leaf `[members, ...]`."""
+    seeds = {config.seed for config in members}
+    by_seed = {s: jax.device_get(init_state(dataclasses.replace(template, seed=s))) for s in seeds}
+
+    def state(config: Config) -> State:
+        params, opt_state = by_seed[config.seed]
+        hyperparams = {
+            name: np.full_like(value, getattr(config, name))
+            for name, value in opt_state.hyperparams.items()
+        }
+        return State(params, opt_state._replace(hyperparams=hyperparams))
+
+    stacked: State = jax.tree.map(lambda *leaves: np.stack(leaves), *map(state, members))
+    return stacked
+
+
+def train_member(
+    member: tuple[State, Array], images: Array, labels: Array, *, template: Config
+) -> tuple[State, Array]:
+    """`train_epoch` of a member: its state and the order in which it sees the images."""
+    state, order = member
+    after: tuple[State, Array] = train_epoch(
+        state,
+        images,
+        labels,
+        order,
+        model=make_model(template),
+        optimizer=make_optimizer(template),
+        batch_size=template.batch_size,
+    )
+    return after
+
+
+def for_each(function: Callable[..., Any], mesh: Mesh, together: bool) -> Any:
+    """`function(member, *shared)` for many members, compiled.
+
+    Args:
+        function: of one member and what all have in common.
+        mesh: the devices over which the members, `[members, ...]`, are spread.
+        together: a device takes each step for all its members at once, by `vmap`. Otherwise it
+            trains one after the other, which suits the core of a CPU.
+    """
+
+    def on_a_device(members: Any, *shared: Array) -> Any:
+        def one(member: Any) -> Any:
+            return function(member, *shared)
+
+        return jax.vmap(one)(members) if together else jax.lax.map(one, members)
+
+    def spread(members: Any, *shared: Array) -> Any:
+        own, common = PartitionSpec("members"), PartitionSpec()
+        return jax.shard_map(
+            on_a_device,
+            mesh=mesh,
+            in_specs=(own, *[common] * len(shared)),
+            out_specs=own,
+            check_vma=False,  # it would have every loop say that devices do not share its values
+        )(members, *shared)
+
+    return jax.jit(spread)
+
+
+def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
+    """Of what each member has of its own, and of what is common to all."""
+    return NamedSharding(mesh, PartitionSpec("members")), NamedSharding(mesh, PartitionSpec())
+
+
 @dataclasses.dataclass
 class Outcome:
     """What has become of a setting: of its members, which differ in their seeds alone."""
@@ -61,17 +131,32 @@ class Outcome:
     best: tuple[Config, Params] | None = None
     """The one with the lowest test loss."""
 
-    def add(self, config: Config, last: Metrics, trained: Trained, i: int) -> None:
-        """Adds a member: the one at `i` in its group."""
-        if math.isnan(last.test_loss):
+    def add(
+        self,
+        config: Config,
+        test_loss: float,
+        test_accuracy: float,
+        params: Params,
+        probabilities: NDArray[np.floating],
+    ) -> None:
+        """Adds a member.
+
+        Args:
+            config: its settings.
+            test_loss: nats; NaN if it diverged.
+            test_accuracy: 0 to 1.
+            params: on the host; they are copied where they are kept.
+            probabilities: of the classes of the test images, `[n, 10]`.
+        """
+        if math.isnan(test_loss):
             self.diverged += 1
             return
-        if last.test_loss < min(self.test_losses, default=math.inf):
+        if test_loss < min(self.test_losses, default=math.inf):
             # A copy: a view would keep the whole group in memory.
-            self.best = config, jax.tree.map(lambda leaf: leaf[i].copy(), trained.params)
-        self.test_losses.append(last.test_loss)
-        self.test_accuracies.append(last.test_accuracy)
-        self.probabilities = self.probabilities + trained.probabilities[i]
+            self.best = config, jax.tree.map(np.array, params)
+        self.test_losses.append(test_loss)
+        self.test_accuracies.append(test_accuracy)
+        self.probabilities = self.probabilities + probabilities
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -87,11 +172,3 @@ def outcomes_of(members: Sequence[Config]) -> dict[tuple[float, float], Outcome]
     """One for each learning rate and momentum, with nothing in it yet."""
     settings = dict.fromkeys((config.learning_rate, config.momentum) for config in members)
     return {setting: Outcome(*setting) for setting in settings}
-
-
-def collect(outcomes: dict[tuple[float, float], Outcome], epoch: Epoch) -> None:
-    """Adds a group's members to the outcomes of their settings, once they are trained."""
-    if epoch.trained is not None:
-        for i, (config, last) in enumerate(epoch.rows):
-            setting = config.learning_rate, config.momentum
-            outcomes[setting].add(config, last, epoch.trained, i)

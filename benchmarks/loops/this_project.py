@@ -25,6 +25,7 @@ from flax_mnist.devices.memory import cpu_devices, make_plan, memory
 from flax_mnist.runs import loop, sweeping
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.weights import to_torch_state_dict
+from flax_mnist.sweep import shardings
 
 
 class _Jax(Program):
@@ -184,7 +185,7 @@ class Sweep(ManyModels):
         devices = jax.local_devices()[: self.cpu_devices(settings)]
         plan = make_plan(self.configs(), self.dataset, devices, memory(self.place))
         programs = sweeping.compile_programs(plan, self.dataset, together=False)
-        own, common = sweeping.shardings(plan.mesh)
+        own, common = shardings(plan.mesh)
         self.state, self.data = jax.device_put(self.state, own), jax.device_put(self.data, common)
 
         def run(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 from flax_mnist.config import Config, DatasetName
+from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def directory(default: str) -> Any:
     return tyro.conf.arg(metavar="DIR", help_behavior_hint=f"(default: {default})")
 
 
+LOOK = (tyro.conf.OmitArgPrefixes,)
+"""How the fields of all subcommands become flags."""
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag without a --no- of its own: nothing but the command line could switch it on."""
 
@@ -55,9 +57,15 @@ class Machine:
 
         return runtime.start(self.device, config, not self.no_compilation_cache, cpu_devices)
 
+    def start_devices(self, cpu_devices: int) -> None:
+        """The part of `start` that needs no settings."""
+        from flax_mnist.devices import runtime
+
+        runtime.start_devices(self.device, not self.no_compilation_cache, cpu_devices)
+
 
 @dataclasses.dataclass(frozen=True)
-class Cluster:
+class Devices:
     """Devices and processes that share each batch."""
 
     num_devices: Annotated[
@@ -73,42 +81,24 @@ class Cluster:
     """Which of them this is, from 0."""
     distributed: Literal["off", "auto"] = "off"
     """auto has JAX find these three out: from Slurm, Open MPI, Kubernetes or Cloud TPU."""
-    peer_timeout: Annotated[int, tyro.conf.arg(metavar="SECONDS")] = 25
+    peer_timeout: Annotated[int, tyro.conf.arg(metavar="SECONDS")] = Peers.timeout
     """How long to wait for a process that does not answer, before all end; twice at the start and
     while images are loaded."""
 
     def __post_init__(self) -> None:
         if self.num_devices is not None and self.num_devices < 1:
             raise RequestError(f"num-devices is {self.num_devices}; it must be at least 1.")
-        if not 1 <= self.peer_timeout <= 3600:
-            raise RequestError(f"peer-timeout is {self.peer_timeout}; it must be 1 to 3600.")
-        given = (self.coordinator, self.num_processes, self.process_id)
-        if self.distributed == "auto":
-            if given != (None, None, None):
-                raise RequestError("--distributed auto finds out the other flags: give it alone.")
-            return
-        if None in given and given != (None, None, None):
-            raise RequestError("--coordinator, --num-processes and --process-id: give all three.")
-        if self.coordinator is None or self.num_processes is None or self.process_id is None:
-            return
-        port = re.fullmatch(r".+:(\d{1,5})", self.coordinator)
-        if not port or not 0 < int(port[1]) < 2**16:
-            raise RequestError(f"coordinator is {self.coordinator!r}; it must be ADDRESS:PORT.")
-        if not 0 <= self.process_id < self.num_processes:
-            raise RequestError(
-                f"process-id is {self.process_id}; it must be from 0 to num-processes - 1, "
-                f"and num-processes is {self.num_processes}."
-            )
+        told = (self.coordinator, self.num_processes, self.process_id)
+        if self.distributed == "auto" and told != (None, None, None):
+            raise RequestError("--distributed auto finds out the other flags: give it alone.")
+        self._all_peers()
+
+    def _all_peers(self) -> Peers:
+        told = (self.coordinator, self.num_processes, self.process_id)
+        return Peers(*told, timeout=self.peer_timeout)
 
     @property
-    def is_joint(self) -> bool:
-        """Whether several processes train together."""
-        return self.distributed == "auto" or self.coordinator is not None
-
-    def join(self) -> None:
-        """Meets the other processes, if there are any."""
-        if self.is_joint:
-            from flax_mnist.devices import processes
-
-            cluster = processes.Membership(self.coordinator, self.num_processes, self.process_id)
-            processes.join(cluster, self.peer_timeout)
+    def peers(self) -> Peers | None:
+        """The processes that train together; None where this one is alone."""
+        is_alone = self.distributed == "off" and self.coordinator is None
+        return None if is_alone else self._all_peers()

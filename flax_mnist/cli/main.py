@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import io
 import logging
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +14,7 @@ from flax_mnist import __version__
 from flax_mnist.cli.doctor import Doctor
 from flax_mnist.cli.evaluate import Evaluate
 from flax_mnist.cli.export import Export
+from flax_mnist.cli.flags import LOOK
 from flax_mnist.cli.import_ import Import
 from flax_mnist.cli.inspect import Inspect
 from flax_mnist.cli.plot import Plot
@@ -25,7 +23,7 @@ from flax_mnist.cli.report import Report
 from flax_mnist.cli.runs import Runs
 from flax_mnist.cli.sweep import Sweep
 from flax_mnist.cli.train import Train
-from flax_mnist.errors import FlaxMnistError, RequestError
+from flax_mnist.errors import FlaxMnistError
 from flax_mnist.show import terminal
 
 Command = (
@@ -49,15 +47,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     try:
-        command = parse(argv)
-        if command is not None:
-            command.run()
+        if list(argv) == ["--version"]:
+            terminal.say(f"flax-mnist {__version__}")
+        else:
+            command = parse(argv)
+            command.run(argv) if isinstance(command, Train) else command.run()
         sys.stdout.flush()
+    except SystemExit as stop:  # tyro has given help, or has said what is wrong with a flag
+        return int(stop.code or 0)
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc()
         return _explain(error)
     return 1 if terminal.lost_something() else 0
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """The subcommand with its flags, which nothing but the command line decides.
+
+    Raises:
+        SystemExit: code 0 where help was asked for and given, 2 where a flag is wrong.
+        RequestError: a value is out of its range.
+    """
+    command: Command = tyro.cli(
+        Command,
+        prog="flax-mnist",
+        description="The PyTorch MNIST tutorial in JAX. --version prints the version.",
+        args=argv,
+        config=LOOK,
+    )
+    return command
 
 
 def _explain(error: Exception) -> int:
@@ -77,48 +96,3 @@ def _explain(error: Exception) -> int:
         raise error
     terminal.complain(f"flax-mnist: {reason}")
     return code
-
-
-LOOK = (tyro.conf.OmitArgPrefixes,)
-
-
-def parse(argv: Sequence[str]) -> Command | None:
-    """The command; None if help was asked for and given."""
-    if list(argv) == ["--version"]:
-        terminal.say(f"flax-mnist {__version__}")
-        return None
-    panel = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(panel):
-            command: Command = tyro.cli(
-                Command,
-                prog="flax-mnist",
-                description="The PyTorch MNIST tutorial in JAX. --version prints the version.",
-                args=argv,
-                config=LOOK,
-            )
-            if isinstance(command, Train) and command.has_own_defaults:
-                command = tyro.cli(
-                    Train,
-                    prog="flax-mnist train",
-                    default=command.own_defaults(),
-                    args=argv[1:],
-                    config=LOOK,
-                )
-    except SystemExit as stop:
-        if stop.code:
-            raise RequestError(_one_line(panel.getvalue())) from None
-        return None
-    return command
-
-
-def _one_line(panel: str) -> str:
-    """tyro's error panel without its frame: what is wrong, what may be meant, where to look."""
-    text = re.sub(r"\x1b\[[\d;]*m", "", panel)
-    # Where the terminal has no UTF-8 there is no box, and the title is a row with a rule below.
-    boxed = text.startswith("╭")
-    rows = [row.strip("│ ") for row in text.splitlines() if row[:1] not in ("╭", "╰")]
-    parts = [" ".join(part.split()) for part in re.split(r"\n[─-]{9,}\n", "\n".join(rows))]
-    parts = parts if boxed else parts[1:]
-    said = [part if part.endswith(".") else f"{part}." for part in parts if part]
-    return "\n".join([" ".join(said[:-1]), said[-1]]) if len(said) > 1 else " ".join(said)

@@ -16,12 +16,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import jax
 
-from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
-from flax_mnist.show import terminal
+from flax_mnist.devices.peers import Peers
+from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError, last_words
 
 MARGIN = 5
 """Seconds that JAX may wait longer than we do: it ends a process with a page of C++ names."""
@@ -29,51 +29,64 @@ MARGIN = 5
 _LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadline", re.IGNORECASE)
 """What errors of communication are about, whatever their class."""
 
-_joined = False
+_timeout: int | None = None
+"""Of the peers that this process has joined; None while it is alone."""
 
 
-class Membership(NamedTuple):
-    """The processes of a training: three values that they are given, or else find out."""
+@contextlib.contextmanager
+def joined(peers: Peers | None) -> Iterator[None]:
+    """Within, the processes train together; nothing where there are none, or they have met before.
 
-    coordinator: str | None = None
-    """`ADDRESS:PORT` of process 0."""
-    processes: int | None = None
-    process_id: int | None = None
-
-
-def join(cluster: Membership, limit: int) -> None:
-    """Meets the other processes. Must come before JAX's first use; further calls do nothing.
-
-    Args:
-        cluster: with nothing in it JAX asks Slurm, Open MPI, Kubernetes or Cloud TPU.
-        limit: seconds to wait for the others later, when they do not answer; here twice as long.
+    Must come before JAX's first use. A process that fails within ends without waiting for the
+    others, which may be gone.
 
     Raises:
-        RequestError: there is nothing to ask, or process 0 cannot listen at the address.
+        RequestError: there is nothing to ask who they are, or process 0 cannot listen.
+        FlaxMnistError: another process is gone.
     """
-    global _joined
-    if _joined:
+    if peers is None or _timeout is not None:
+        yield
         return
-    # It would take SIGTERM from `signals`.
+    _join(peers)
+    try:
+        yield
+        jax.distributed.shutdown()
+    except Exception as error:
+        # The handlers registered before, JAX's among them, would wait for the others.
+        atexit.register(_leave, getattr(error, "exit_code", 1))
+        if not isinstance(error, FlaxMnistError) and _LOST.search(str(error)):
+            reason = str(error).splitlines()[0]
+            raise FlaxMnistError(
+                f"process {jax.process_index()}: another process is gone ({reason}). "
+                "Go on with --resume, with any number of processes."
+            ) from error
+        raise
+
+
+def _join(peers: Peers) -> None:
+    global _timeout
+    # It would take SIGTERM from whoever watches for it.
     jax.config.update("jax_enable_preemption_service", False)
-    patience = 2 * limit
-    where = cluster.coordinator or "the coordinator"
+    patience = 2 * peers.timeout
+    where = peers.coordinator or "the coordinator"
     missing = (
         f"not all processes came to {where} within {patience} s. Each needs the same --coordinator "
         "and --num-processes and a --process-id of its own."
     )
-    if cluster.coordinator and cluster.process_id == 0:
-        _require_can_listen(cluster.coordinator)
+    if peers.coordinator and peers.process_id == 0:
+        _require_can_listen(peers.coordinator)
     with watch(patience, missing):
         try:
             jax.distributed.initialize(
-                *cluster,
+                peers.coordinator,
+                peers.num_processes,
+                peers.process_id,
                 initialization_timeout=patience + MARGIN,
                 # A beat is half of it: a process is missed between one half and the whole.
                 heartbeat_timeout_seconds=patience + MARGIN,
                 shutdown_timeout_seconds=patience + MARGIN,
                 # By itself it listens on all interfaces.
-                coordinator_bind_address=cluster.coordinator,
+                coordinator_bind_address=peers.coordinator,
             )
         except ValueError as error:
             raise RequestError(
@@ -82,7 +95,7 @@ def join(cluster: Membership, limit: int) -> None:
             ) from error
         except RuntimeError as error:
             raise RequestError(f"--coordinator {where}: cannot listen there ({error}).") from error
-    _joined = True
+    _timeout = peers.timeout
 
 
 def _require_can_listen(address: str) -> None:
@@ -102,40 +115,12 @@ def _require_can_listen(address: str) -> None:
 
 def is_first() -> bool:
     """Whether this process prints and writes: the only one, or process 0."""
-    return not _joined or jax.process_index() == 0
+    return _timeout is None or jax.process_index() == 0
 
 
 def are_many() -> bool:
     """Whether several processes train together."""
-    return bool(jax.process_count() > 1)
-
-
-def shutdown() -> None:
-    """Ends what `join` began, when all processes are done."""
-    jax.distributed.shutdown()
-
-
-@contextlib.contextmanager
-def whoever_fails_leaves() -> Iterator[None]:
-    """A process that fails within ends without waiting for the others, which may be gone.
-
-    Raises:
-        FlaxMnistError: another process is gone.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not _joined:
-            raise
-        # The handlers registered before, JAX's among them, would wait for the others.
-        atexit.register(_leave, getattr(error, "exit_code", 1))
-        if not isinstance(error, FlaxMnistError) and _LOST.search(str(error)):
-            reason = str(error).splitlines()[0]
-            raise FlaxMnistError(
-                f"process {jax.process_index()}: another process is gone ({reason}). "
-                "Go on with --resume, with any number of processes."
-            ) from error
-        raise
+    return _timeout is not None and bool(jax.process_count() > 1)
 
 
 def _leave(code: int) -> NoReturn:
@@ -164,7 +149,7 @@ def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
             renewed.clear()  # before the look: an end in between sets it again
             if ended:
                 return
-        terminal.leave(f"flax-mnist: {complaint}")
+        last_words(complaint)
         _leave(1)
 
     thread = threading.Thread(target=wait, daemon=True)
@@ -177,13 +162,14 @@ def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def watch_others(limit: float) -> Iterator[Callable[[], None]]:
-    """`watch`, where there are other processes to wait for."""
-    if not are_many():
+def watch_others(times: int = 1) -> Iterator[Callable[[], None]]:
+    """`watch`, for so many times the peers' time-out, where there are others to wait for."""
+    if _timeout is None or jax.process_count() == 1:
         yield lambda: None
         return
+    limit = times * _timeout
     complaint = (
-        f"process {jax.process_index()}: another process did not answer for {limit:g} s. "
+        f"process {jax.process_index()}: another process did not answer for {limit} s. "
         "Go on with --resume, with any number of processes."
     )
     with watch(limit, complaint) as renew:
@@ -204,7 +190,10 @@ def require_alike() -> None:
         )
 
 
-def silence_others() -> None:
-    """No process but the first warns: all of them would say the same."""
-    if not is_first():
-        warnings.simplefilter("ignore", FlaxMnistWarning)
+@contextlib.contextmanager
+def only_first_warns() -> Iterator[None]:
+    """Within, no process but the first warns: all of them would say the same."""
+    with warnings.catch_warnings():
+        if not is_first():
+            warnings.simplefilter("ignore", FlaxMnistWarning)
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -13,24 +14,17 @@ from flax_mnist.config import Config
 from flax_mnist.errors import RequestError
 from flax_mnist.files import cache_dir
 
-
-def compiler_options() -> dict[str, str | bool]:
-    """What XLA is told besides `XLA_FLAGS`; a scheduler named there is left alone.
-
-    By itself XLA orders a program for the CPU so that independent instructions can overlap. A step
-    this small has no use for that: in the order that needs the least memory it is 1.2 to 1.35 times
-    as fast (`benchmarks/NOTES.md`), and its results have the same bits.
-    """
-    if jax.default_backend() != "cpu" or "scheduler" in os.environ.get("XLA_FLAGS", ""):
-        return {}
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-
-
 DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
-DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 _EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
+
+
+_SETTINGS = (
+    "jax_compilation_cache_dir", "jax_default_device", "jax_default_matmul_precision",
+    "jax_enable_compilation_cache", "jax_enable_x64", "jax_platforms",
+)  # fmt: skip
+"""What `start` changes, and a caller may want back."""
 
 
 def start(
@@ -39,11 +33,19 @@ def start(
     compilation_cache: bool = True,
     cpu_devices: int = 1,
 ) -> jax.Device:
+    """`start_devices` and `set_precision` in one."""
+    chosen = start_devices(device, compilation_cache, cpu_devices)
+    set_precision(config)
+    return chosen
+
+
+def start_devices(
+    device: DeviceName, compilation_cache: bool = True, cpu_devices: int = 1
+) -> jax.Device:
     """Chooses the device that everything runs on.
 
     Args:
         device: `auto` is JAX's own choice: TPU, then GPU, then CPU.
-        config: float64 has to be switched on in JAX, and that a GPU repeats itself.
         compilation_cache: keep compiled programs in the user's cache folder, unless JAX was given
             another by `JAX_COMPILATION_CACHE_DIR`, or `JAX_ENABLE_COMPILATION_CACHE` is false.
         cpu_devices: into so many the CPU is divided, if this is JAX's first use.
@@ -51,7 +53,6 @@ def start(
     Raises:
         RequestError: there is no such device; the message names those there are.
     """
-    jax.config.update("jax_enable_x64", config.sums_in_float64)
     if not compilation_cache:
         jax.config.update("jax_enable_compilation_cache", False)
     elif "JAX_COMPILATION_CACHE_DIR" not in os.environ and _can_be_written(_compiled()):
@@ -59,8 +60,6 @@ def start(
         # Every program of ours is small and quick to compile: keep them all.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    if config.deterministic:
-        _be_deterministic()
     if cpu_devices > 1:
         with contextlib.suppress(RuntimeError):  # too late: it stays as it is
             jax.config.update("jax_num_cpu_devices", cpu_devices)
@@ -74,12 +73,41 @@ def start(
     return chosen
 
 
-def _be_deterministic() -> None:
-    """Without this GPUs may add in any order, and pick the kernel that was faster this time."""
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    if DETERMINISTIC not in flags:
-        os.environ["XLA_FLAGS"] = " ".join([*flags, DETERMINISTIC])
-    jax.config.update("jax_default_matmul_precision", "highest")
+def set_precision(config: Config) -> None:
+    """Switches float64 on in JAX where `config` needs it, and lower precisions off."""
+    jax.config.update("jax_enable_x64", config.sums_in_float64)
+    precision = "highest" if config.deterministic else None
+    jax.config.update("jax_default_matmul_precision", precision)
+
+
+@contextlib.contextmanager
+def settings_restored() -> Iterator[None]:
+    """After the block JAX's settings are what they were before it."""
+    before = {name: getattr(jax.config, name) for name in _SETTINGS}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def compiler_options(deterministic: bool = False) -> dict[str, str | bool]:
+    """What XLA is told besides `XLA_FLAGS`; a scheduler named there is left alone.
+
+    By itself XLA orders a program for the CPU so that independent instructions can overlap. A step
+    this small has no use for that: in the order that needs the least memory it is 1.2 to 1.35 times
+    as fast (`benchmarks/NOTES.md`), and its results have the same bits.
+
+    Args:
+        deterministic: a GPU adds in a fixed order, and does not pick the kernel that was faster
+            this time; a CPU does so anyway.
+    """
+    backend = jax.default_backend()
+    if backend == "gpu" and deterministic:
+        return {"xla_gpu_deterministic_ops": True}
+    if backend != "cpu" or "scheduler" in os.environ.get("XLA_FLAGS", ""):
+        return {}
+    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def _no_device(device: DeviceName) -> str:

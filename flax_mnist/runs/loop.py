@@ -1,4 +1,4 @@
-"""The loop around the steps: chunk by chunk, with metrics after each epoch."""
+"""The loop around the steps: some hundred or thousand in one go, metrics after each epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flax_mnist.data.order import epoch_order, steps_per_epoch
 from flax_mnist.devices import sharding
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.errors import FlaxMnistError
-from flax_mnist.evaluation import evaluate
+from flax_mnist.evaluation import Evaluation, evaluate
 from flax_mnist.model import make_model
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.metrics import Metrics
@@ -28,18 +28,16 @@ from flax_mnist.train import Losses, State, init_state, make_optimizer, no_losse
 RunChunk = Callable[[State, Losses, ArrayLike, ArrayLike, NDArray[np.int32]], tuple[State, Losses]]
 """`train_steps` of one model and optimizer: state, losses, images, labels and order."""
 
+CHUNK_STEPS = 20_000
+CHUNK_FLOPS = {"cpu": 5e10, "gpu": 1e13, "tpu": 1e13}
+"""About a second's work: for so long a run may have no ear for a signal."""
+MANY_CPUS_STEPS = 32
+"""Devices that share one process's threads may lock each other out after some hundred steps."""
+
 
 def begin(config: Config) -> Progress:
     """Before the first step."""
     return Progress(init_state(config), no_losses(make_model(config)))
-
-
-CHUNK_STEPS = 20_000
-CHUNK_FLOPS = {"cpu": 5e10, "gpu": 1e13, "tpu": 1e13}
-"""About a second's work: for so long a run may have no ear for a signal."""
-
-MANY_CPUS_STEPS = 32
-"""Devices that share one process's threads may lock each other out after some hundred steps."""
 
 
 def chunk_steps(config: Config, n: int, at_most: float = math.inf, mesh: Mesh | None = None) -> int:
@@ -60,7 +58,7 @@ def chunk_steps(config: Config, n: int, at_most: float = math.inf, mesh: Mesh | 
     return max(1, int(min(a_second, CHUNK_STEPS, steps_per_epoch(config, n), at_most)))
 
 
-def cuts(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
+def _cuts(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
     """Where an epoch's order is cut, from a step on."""
     size = chunk * config.batch_size
     starts = range(first_step * config.batch_size, n, size)
@@ -79,7 +77,7 @@ def compile_chunks(
     images_and_labels = [
         jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
     ]
-    parts = cuts(config, n, chunk, progress.step) + cuts(config, n, chunk, 0)
+    cuts = _cuts(config, n, chunk, progress.step) + _cuts(config, n, chunk, 0)
     programs = {
         length: train_steps.lower(
             progress.state,
@@ -90,8 +88,8 @@ def compile_chunks(
             optimizer=make_optimizer(config),
             batch_size=config.batch_size,
             batch_sharding=sharding.shard_batch(mesh),
-        ).compile(compiler_options=compiler_options())
-        for length in {cut.stop - cut.start for cut in parts}
+        ).compile(compiler_options=compiler_options(config.deterministic))
+        for length in {cut.stop - cut.start for cut in cuts}
     }
 
     def run_chunk(
@@ -132,14 +130,18 @@ def fit(
     Raises:
         FlaxMnistError: a loss is not finite.
     """
-    model = make_model(config)
     images, labels = sharding.replicate(dataset.train, mesh)
-    test_images, test_labels = sharding.replicate(dataset.test, mesh)
+    test = sharding.replicate(dataset.test, mesh)
+    score = jax.jit(
+        evaluate,
+        static_argnames="model",
+        compiler_options=compiler_options(config.deterministic),
+    )
     n = len(dataset.train.labels)
     steps = steps_per_epoch(config, n)
     while progress.epoch < config.epochs:
         order = epoch_order(config.seed, progress.epoch, n)
-        for cut in cuts(config, n, chunk, progress.step):
+        for cut in _cuts(config, n, chunk, progress.step):
             start = time.perf_counter()
             state, losses = run_chunk(progress.state, progress.losses, images, labels, order[cut])
             finite = int(losses.finite)  # waits for the device
@@ -150,23 +152,28 @@ def fit(
             if done < steps:
                 progress = Progress(state, losses, progress.epoch, done, seconds)
                 yield progress, None
-        score = evaluate(state.params, test_images, test_labels, model=model)
-        test_loss = float(score.loss)
-        if not math.isfinite(test_loss):
-            raise _not_finite(f"the test after epoch {progress.epoch + 1}", config)
+        model = make_model(config)
         progress = Progress(state, no_losses(model), progress.epoch + 1)
-        yield (
-            progress,
-            Metrics(
-                epoch=progress.epoch,
-                step=progress.epoch * steps,
-                train_loss=float(losses.total) / steps,
-                test_loss=test_loss,
-                test_accuracy=round(float(score.accuracy), 6),
-                seconds=round(seconds, 6),
-                images_per_second=round(n / seconds, 1),
-            ),
-        )
+        tested = score(state.params, *test, model=model)
+        yield progress, _metrics(progress.epoch, config, n, losses, seconds, tested)
+
+
+def _metrics(
+    epoch: int, config: Config, n: int, losses: Losses, seconds: float, tested: Evaluation
+) -> Metrics:
+    test_loss = float(tested.loss)
+    if not math.isfinite(test_loss):
+        raise _not_finite(f"the test after epoch {epoch}", config)
+    steps = steps_per_epoch(config, n)
+    return Metrics(
+        epoch=epoch,
+        step=epoch * steps,
+        train_loss=float(losses.total) / steps,
+        test_loss=test_loss,
+        test_accuracy=round(float(tested.accuracy), 6),
+        seconds=round(seconds, 6),
+        images_per_second=round(n / seconds, 1),
+    )
 
 
 def _not_finite(where: str, config: Config) -> FlaxMnistError:

@@ -1,94 +1,170 @@
-"""Who looks on while a network is trained: each is called after every epoch."""
+"""Who looks on while a network is trained, to show or to keep what comes of it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from flax_mnist.config import Config
-from flax_mnist.show import terminal, text
+from flax_mnist.data.dataset import Dataset
 from flax_mnist.store import run_folder
 from flax_mnist.store.checkpoint import Progress
-from flax_mnist.store.metrics import Metrics, append_metrics, metrics_line
+from flax_mnist.store.metrics import Metrics, append_metrics, read_metrics
+from flax_mnist.store.weights import save_weights
 
-Observer = Callable[[Progress, Metrics], None]
-
-
-def folder(path: Path, dataset_name: str) -> Observer:
-    """Keeps metrics and weights in the run folder."""
-    from flax_mnist.store.weights import save_weights
-
-    def observe(progress: Progress, metrics: Metrics) -> None:
-        append_metrics(path, metrics, dataset_name)
-        save_weights(path / run_folder.WEIGHTS, progress.state.params)
-
-    return observe
-
-
-def lines(config: Config) -> Observer:
-    """Prints the tutorial's line."""
-    return lambda _, metrics: terminal.say(text.epoch_line(metrics, config.epochs))
-
-
-def json_lines(dataset_name: str) -> Observer:
-    """Prints what `metrics.jsonl` has."""
-    return lambda _, metrics: terminal.say(metrics_line(metrics, dataset_name))
-
-
-@contextlib.contextmanager
-def tensorboard(path: Path) -> Iterator[Observer]:
-    """Writes TensorBoard's event files into a folder."""
+if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-    with SummaryWriter(str(path)) as writer:
-
-        def observe(_: Progress, metrics: Metrics) -> None:
-            writer.add_scalar("loss/training", metrics.train_loss, metrics.step)
-            writer.add_scalar("loss/test", metrics.test_loss, metrics.step)
-            writer.add_scalar("accuracy/test", metrics.test_accuracy, metrics.step)
-            writer.add_scalar("images_per_second", metrics.images_per_second, metrics.step)
-
-        yield observe
+Outcome = Literal["done", "stopped", "failed"]
 
 
-@contextlib.contextmanager
-def weights_gif(path: Path, before: Progress) -> Iterator[Observer]:
-    """Draws the first layer's weights after each epoch, and at the end one moving picture."""
-    from flax_mnist.show.kernels import save_weights_gif
+class Start(NamedTuple):
+    """What is known of a training before its first step."""
 
-    kernels: dict[int, NDArray[Any]] = {}
+    folder: Path
+    config: Config
+    dataset: Dataset
+    device: jax.Device
+    progress: Progress
+    """Where it begins, or goes on."""
+    resumed: bool
+    steps_per_epoch: int
 
-    def observe(progress: Progress, _: Metrics | None) -> None:
-        kernels[progress.epoch] = np.array(progress.state.params["Dense_0"]["kernel"])
+    @property
+    def step(self) -> int:
+        """Steps done before."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
-    observe(before, None)
-    yield observe
-    save_weights_gif(kernels, path)
+    @property
+    def last_step(self) -> int:
+        """Steps done when it comes to its end."""
+        return self.config.epochs * self.steps_per_epoch
 
 
-@contextlib.contextmanager
-def profile(path: Path, first: int, last: int) -> Iterator[Observer]:
-    """Writes a trace of JAX's profiler, of one epoch: the second one if there is a second.
+class Observer:
+    """Is told what happens, in this order. Here it does nothing: a subclass does what it wants."""
 
-    Args:
-        path: folder to write to.
-        first: epochs finished before.
-        last: epochs finished in the end.
-    """
-    before = min(first + 1, last - 1)
-    with contextlib.ExitStack() as trace:
+    def begin(self, start: Start) -> None:
+        """Before all else; the run folder is there."""
 
-        def observe(_: Progress, metrics: Metrics) -> None:
-            trace.close()
-            if metrics.epoch == before:
-                trace.enter_context(jax.profiler.trace(str(path)))
+    def compiled(self, seconds: float) -> None:
+        """All programs are compiled, which took so long."""
 
-        if first == before:
-            trace.enter_context(jax.profiler.trace(str(path)))
-        yield observe
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """So many steps are done; with metrics where an epoch is.
+
+        The state of `progress` is good until this returns: its memory is used again.
+        """
+
+    def end(self, outcome: Outcome) -> None:
+        """`stopped` by a signal, `failed` by an error."""
+
+
+class Folder(Observer):
+    """Keeps metrics and weights after each epoch in the run folder, and draws the curves."""
+
+    def begin(self, start: Start) -> None:
+        """Notes where the folder is."""
+        self.folder, self.dataset_name = start.folder, start.dataset.name
+
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """Writes what the epoch came to."""
+        if metrics:
+            append_metrics(self.folder, metrics, self.dataset_name)
+            save_weights(self.folder / run_folder.WEIGHTS, progress.state.params)
+
+    def end(self, outcome: Outcome) -> None:
+        """Draws the epochs that there are."""
+        if outcome != "failed":
+            draw_curves(self.folder)
+
+
+def draw_curves(folder: Path) -> None:
+    """Draws the metrics in a run folder into its picture, once it has an epoch."""
+    from flax_mnist.show import curves, figures
+
+    rows = read_metrics(folder) if (folder / run_folder.METRICS).exists() else []
+    if rows:
+        figures.save(curves.draw_curves({folder.name: rows}), folder / run_folder.CURVES)
+
+
+class TensorBoard(Observer):
+    """Writes TensorBoard's event files into the run folder's `tensorboard`."""
+
+    def begin(self, start: Start) -> None:
+        """Opens a file."""
+        from tensorboardX import SummaryWriter
+
+        self.writer: SummaryWriter = SummaryWriter(str(start.folder / "tensorboard"))
+
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """Adds an epoch's metrics."""
+        if metrics:
+            self.writer.add_scalar("loss/training", metrics.train_loss, step)
+            self.writer.add_scalar("loss/test", metrics.test_loss, step)
+            self.writer.add_scalar("accuracy/test", metrics.test_accuracy, step)
+            self.writer.add_scalar("images_per_second", metrics.images_per_second, step)
+
+    def end(self, outcome: Outcome) -> None:
+        """Closes the file."""
+        self.writer.close()
+
+
+class WeightsGif(Observer):
+    """Draws the first layer's weights before and after each epoch into one moving picture."""
+
+    def begin(self, start: Start) -> None:
+        """Keeps the weights that there are."""
+        self.path = start.folder / "weights.gif"
+        self.kernels: dict[int, NDArray[Any]] = {}
+        self.keep(start.progress)
+
+    def keep(self, progress: Progress) -> None:
+        """A copy: the memory is used again."""
+        self.kernels[progress.epoch] = np.array(progress.state.params["Dense_0"]["kernel"])
+
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """Keeps an epoch's."""
+        if metrics:
+            self.keep(progress)
+
+    def end(self, outcome: Outcome) -> None:
+        """Writes the picture of a run that has come to its end."""
+        if outcome == "done":
+            from flax_mnist.show.kernels import save_weights_gif
+
+            save_weights_gif(self.kernels, self.path)
+
+
+class Profile(Observer):
+    """Writes a trace of JAX's profiler, of one epoch: the second one if there is a second."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trace = contextlib.ExitStack()
+
+    def begin(self, start: Start) -> None:
+        """Notes after which epoch the trace begins."""
+        first, last = start.progress.epoch, start.config.epochs
+        self.before = min(first + 1, last - 1)
+        self.begin_after(first)
+
+    def begin_after(self, epoch: int) -> None:
+        """Begins the trace if this is the epoch."""
+        if epoch == self.before:
+            self.trace.enter_context(jax.profiler.trace(str(self.path)))
+
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """Ends the trace after an epoch."""
+        if metrics:
+            self.trace.close()
+            self.begin_after(progress.epoch)
+
+    def end(self, outcome: Outcome) -> None:
+        """Ends a trace that is unfinished."""
+        self.trace.close()

@@ -8,6 +8,9 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+from flax_mnist.errors import last_words
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _patient = False
@@ -40,15 +43,24 @@ def _listen(ear: socket.socket, mouth: socket.socket) -> None:
             if _patient and _received is None:
                 _received = signum
             else:
-                from flax_mnist.show import terminal  # rich would delay `watch`
-
-                terminal.leave(f"flax-mnist: {word(signum)}")
+                last_words(word(signum))
                 os._exit(128 + signum)
 
 
 def word(signum: int) -> str:
     """What a signal does to a run."""
     return _WORDS[signal.Signals(signum)]
+
+
+Patience = Callable[[], AbstractContextManager[Callable[[], int | None]]]
+"""What a training enters with its first step: what it is given tells after each of its chunks the
+number of the signal for which it shall end, or None."""
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[Callable[[], int | None]]:
+    """No signal is heard."""
+    yield lambda: None
 
 
 @contextlib.contextmanager

@@ -1,29 +1,49 @@
-"""A sweep from its beginning to its end."""
+"""A sweep from its beginning to its end: what `flax-mnist sweep` does, as a function."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from flax_mnist.config import Config
-from flax_mnist.data.dataset import Dataset
+from flax_mnist.config import CheckpointPolicy, Config, DatasetName
+from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.data.order import epoch_order, steps_per_epoch
+from flax_mnist.devices import memory, runtime
 from flax_mnist.devices.memory import Plan, lanes
-from flax_mnist.devices.runtime import compiler_options
+from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import Evaluation, evaluate, predict
 from flax_mnist.model import Params, make_model
-from flax_mnist.store.metrics import Metrics
-from flax_mnist.train import State, init_state, make_optimizer, train_epoch
+from flax_mnist.runs.observers import draw_curves
+from flax_mnist.show import curves, figures
+from flax_mnist.store import run_folder
+from flax_mnist.store.metrics import Metrics, append_metrics
+from flax_mnist.store.record import Record, write_config
+from flax_mnist.store.weights import save_weights
+from flax_mnist.sweep import (
+    Outcome,
+    combinations,
+    for_each,
+    outcomes_of,
+    shardings,
+    stacked_states,
+    train_member,
+)
+from flax_mnist.train import State, init_state
+
+MAX_SEEDS = 100_000
+"""More than this is taken for a slip: they would train for a day."""
+ROWS, PICTURE, BEST = "sweep.jsonl", "loss.png", "best"
 
 
 class Programs(NamedTuple):
@@ -32,76 +52,6 @@ class Programs(NamedTuple):
     train: Callable[..., tuple[State, Array]]
     evaluate: Callable[..., Evaluation]
     predict: Callable[..., Array]
-
-
-def compile_programs(plan: Plan, dataset: Dataset, together: bool) -> Programs:
-    """What trains any group of the plan.
-
-    Args:
-        plan: the groups.
-        dataset: what they are trained on.
-        together: a device takes each step for all its members at once, by `vmap`. Otherwise it
-            trains one after the other, which suits the core of a CPU.
-    """
-    template, mesh = plan.template, plan.mesh
-    own, common = shardings(mesh)
-    model = make_model(template)
-
-    def train(member: tuple[State, Array], images: Array, labels: Array) -> tuple[State, Array]:
-        state, order = member
-        after: tuple[State, Array] = train_epoch(
-            state,
-            images,
-            labels,
-            order,
-            model=model,
-            optimizer=make_optimizer(template),
-            batch_size=template.batch_size,
-        )
-        return after
-
-    def stacked(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((lanes(plan), *leaf.shape), leaf.dtype, sharding=own)
-
-    order = jax.ShapeDtypeStruct(dataset.train.labels.shape, jnp.int32)
-    members = jax.tree.map(stacked, (init_state(template), order))
-    images, labels = (
-        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=common) for array in dataset.train
-    )
-    lowered = _for_each(train, mesh, together).lower(members, images, labels)
-    return Programs(
-        lowered.compile(compiler_options=compiler_options()),
-        # One member's test is work enough for a device, and takes much memory.
-        _for_each(functools.partial(evaluate, model=model), mesh, together=False),
-        _for_each(functools.partial(predict, model=model), mesh, together=False),
-    )
-
-
-def _for_each(function: Callable[..., Any], mesh: Mesh, together: bool) -> Any:
-    """`function(member, *shared)` for many members, stacked and spread over the devices."""
-
-    def on_a_device(members: Any, *shared: Array) -> Any:
-        def one(member: Any) -> Any:
-            return function(member, *shared)
-
-        return jax.vmap(one)(members) if together else jax.lax.map(one, members)
-
-    def spread(members: Any, *shared: Array) -> Any:
-        own, common = PartitionSpec("members"), PartitionSpec()
-        return jax.shard_map(
-            on_a_device,
-            mesh=mesh,
-            in_specs=(own, *[common] * len(shared)),
-            out_specs=own,
-            check_vma=False,  # it would have every loop say that devices do not share its values
-        )(members, *shared)
-
-    return jax.jit(spread)
-
-
-def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
-    """Of what each member has of its own, and of what is common to all."""
-    return NamedSharding(mesh, PartitionSpec("members")), NamedSharding(mesh, PartitionSpec())
 
 
 Rows = list[tuple[Config, Metrics]]
@@ -129,6 +79,139 @@ class Epoch(NamedTuple):
     """After the last epoch."""
 
 
+class Swept(NamedTuple):
+    """What a sweep came to."""
+
+    folder: Path
+    """It holds `sweep.jsonl` and, where not all diverged, a picture and the best run."""
+    dataset: Dataset
+    outcomes: list[Outcome]
+    best: Outcome
+    """Of the setting that is best; its own `best` is None where every member diverged."""
+
+
+class SweepObserver:
+    """Is told what happens, in this order. Here it does nothing: a subclass does what it wants."""
+
+    def begin(self, plan: Plan, dataset: Dataset) -> None:
+        """Before all else."""
+
+    def compiled(self, seconds: float) -> None:
+        """All programs are compiled, which took so long."""
+
+    def advance(self, epoch: Epoch) -> None:
+        """A group has finished an epoch."""
+
+    def end(self) -> None:
+        """All groups are trained, or something has failed since `compiled`."""
+
+
+def sweep(
+    config: Config | None = None,
+    learning_rates: Sequence[float] = (0.001, 0.003, 0.01),
+    momenta: Sequence[float] = (0.0,),
+    seeds: int = 8,
+    dataset: Dataset | DatasetName = "auto",
+    run_dir: Path | str | None = None,
+    *,
+    data_dir: Path | str | None = None,
+    observer: SweepObserver | None = None,
+    device: runtime.DeviceName = "auto",
+    compilation_cache: bool = True,
+) -> Swept:
+    """Trains every combination of learning rates, momenta and seeds, many at once.
+
+    JAX's settings are afterwards what they were before.
+
+    Args:
+        config: what all members have in common; its seed is the first of theirs.
+        learning_rates: step sizes.
+        momenta: in [0, 1).
+        seeds: how many.
+        dataset: images to train on, or their name.
+        run_dir: folder to write to; None is `runs/sweep-<dataset>-<timestamp>`.
+        data_dir: see `load_dataset`.
+        observer: is told what happens.
+        device: `auto` is JAX's choice.
+        compilation_cache: keep compiled programs in the user's cache folder for the next start.
+
+    Raises:
+        RequestError: a value is out of its range, or the folder holds a run already.
+        FlaxMnistError: the images cannot be had, or a file cannot be written.
+    """
+    if seeds > MAX_SEEDS:
+        raise RequestError(f"seeds is {seeds:,}; it must be at most {MAX_SEEDS:,}.")
+    members = combinations(config or Config(), learning_rates, momenta, seeds)
+    with runtime.settings_restored():
+        count = memory.cpu_devices(len(members))
+        place = runtime.start(device, members[0], compilation_cache, count)
+        if not isinstance(dataset, Dataset):
+            dataset = load_dataset(dataset, None if data_dir is None else Path(data_dir))
+        folder = None if run_dir is None else Path(run_dir)
+        path = run_folder.create(folder, f"sweep-{dataset.name}")
+        with run_folder.only_writer(path):
+            run_folder.require_no_run(path)  # now that nobody else can make one
+            rows, outcomes = _train(
+                members, dataset, place, path / ROWS, observer or SweepObserver()
+            )
+            best = min(outcomes, key=lambda outcome: outcome.rank)
+            if best.best:
+                where = None if data_dir is None else Path(data_dir)
+                _save_best(path / BEST, *best.best, rows, dataset, where, place)
+                figures.save(curves.draw_sweep(rows), path / PICTURE)
+    return Swept(path, dataset, outcomes, best)
+
+
+def _train(
+    members: Sequence[Config],
+    dataset: Dataset,
+    device: jax.Device,
+    file: Path,
+    observer: SweepObserver,
+) -> tuple[Rows, list[Outcome]]:
+    devices = jax.local_devices(backend=device.platform)
+    plan = memory.make_plan(members, dataset, devices, memory.memory(device))
+    observer.begin(plan, dataset)
+    start = time.perf_counter()
+    programs = compile_programs(plan, dataset, together=device.platform != "cpu")
+    observer.compiled(time.perf_counter() - start)
+    outcomes = outcomes_of(members)
+    rows: Rows = []
+    try:
+        for epoch in fit(plan, dataset, programs):
+            rows += epoch.rows
+            _append(file, epoch.rows, dataset.name)
+            collect(outcomes, epoch)
+            observer.advance(epoch)
+    finally:
+        observer.end()
+    return rows, list(outcomes.values())
+
+
+def compile_programs(plan: Plan, dataset: Dataset, together: bool) -> Programs:
+    """What trains any group of the plan; see `for_each`."""
+    template, mesh = plan.template, plan.mesh
+    own, common = shardings(mesh)
+    model = make_model(template)
+
+    def stacked(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((lanes(plan), *leaf.shape), leaf.dtype, sharding=own)
+
+    order = jax.ShapeDtypeStruct(dataset.train.labels.shape, jnp.int32)
+    members = jax.tree.map(stacked, (init_state(template), order))
+    images, labels = (
+        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=common) for array in dataset.train
+    )
+    train = for_each(functools.partial(train_member, template=template), mesh, together)
+    options = runtime.compiler_options(template.deterministic)
+    return Programs(
+        train.lower(members, images, labels).compile(compiler_options=options),
+        # One member's test is work enough for a device, and takes much memory.
+        for_each(functools.partial(evaluate, model=model), mesh, together=False),
+        for_each(functools.partial(predict, model=model), mesh, together=False),
+    )
+
+
 def fit(plan: Plan, dataset: Dataset, programs: Programs) -> Iterator[Epoch]:
     """Trains one group of members after the other; yields after each of its epochs.
 
@@ -139,7 +222,7 @@ def fit(plan: Plan, dataset: Dataset, programs: Programs) -> Iterator[Epoch]:
     train, test = jax.device_put((dataset.train, dataset.test), common)
     for number, group in enumerate(plan.groups):
         padded = [*group, *[group[-1]] * (lanes(plan) - len(group))]
-        state: Any = jax.device_put(_stacked_states(padded, template), own)
+        state: Any = jax.device_put(stacked_states(padded, template), own)
         healthy = np.ones(len(group), bool)
         for epoch in range(1, template.epochs + 1):
             order = jax.device_put(_stacked_orders(padded, epoch - 1, len(train.labels)), own)
@@ -156,23 +239,6 @@ def fit(plan: Plan, dataset: Dataset, programs: Programs) -> Iterator[Epoch]:
                 probabilities = programs.predict(state.params, test.images)
                 trained = Trained(*jax.device_get((state.params, probabilities)))
             yield Epoch(number, list(zip(group, metrics, strict=True)), trained)
-
-
-def _stacked_states(members: Sequence[Config], template: Config) -> State:
-    """The members' states before the first step, on the host: each leaf `[members, ...]`."""
-    seeds = {config.seed for config in members}
-    by_seed = {s: jax.device_get(init_state(dataclasses.replace(template, seed=s))) for s in seeds}
-
-    def state(config: Config) -> State:
-        params, opt_state = by_seed[config.seed]
-        hyperparams = {
-            name: np.full_like(value, getattr(config, name))
-            for name, value in opt_state.hyperparams.items()
-        }
-        return State(params, opt_state._replace(hyperparams=hyperparams))
-
-    stacked: State = jax.tree.map(lambda *leaves: np.stack(leaves), *map(state, members))
-    return stacked
 
 
 def _stacked_orders(members: Sequence[Config], epoch: int, n: int) -> NDArray[np.int32]:
@@ -198,3 +264,50 @@ def _metrics(
         )
         for train_loss, test_loss, test_accuracy in values.T.tolist()
     ]
+
+
+def collect(outcomes: dict[tuple[float, float], Outcome], epoch: Epoch) -> None:
+    """Adds a group's members to the outcomes of their settings, once they are trained."""
+    if epoch.trained is None:
+        return
+    params, probabilities = epoch.trained
+    for i, (config, last) in enumerate(epoch.rows):
+        member = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+        outcome = outcomes[config.learning_rate, config.momentum]
+        outcome.add(config, last.test_loss, last.test_accuracy, member, probabilities[i])
+
+
+def _append(file: Path, rows: Rows, dataset_name: str) -> None:
+    """Adds a line for each member: its setting and its metrics, which are null once it diverged.
+
+    `seconds` is its share of the time in which all train, `images_per_second` counts all images.
+    """
+    lines = []
+    for config, metrics in rows:
+        setting = {name: getattr(config, name) for name in ("learning_rate", "momentum", "seed")}
+        values = metrics._asdict() | {"diverged": math.isnan(metrics.test_loss)}
+        finite = {name: None if math.isnan(value) else value for name, value in values.items()}
+        lines.append(json.dumps(setting | finite | {"dataset": dataset_name}) + "\n")
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("".join(lines))
+
+
+def _save_best(
+    path: Path,
+    config: Config,
+    params: Params,
+    rows: Rows,
+    dataset: Dataset,
+    data_dir: Path | None,
+    device: jax.Device,
+) -> None:
+    """Keeps a member as `train` keeps a run, but for its checkpoints."""
+    run_folder.create(path, dataset.name)
+    record = Record(
+        config, dataset.name, dataset.source, data_dir, dataset.class_names, CheckpointPolicy()
+    )
+    write_config(path, record, device)
+    for metrics in (metrics for member, metrics in rows if member == config):
+        append_metrics(path, metrics, dataset.name)
+    save_weights(path / run_folder.WEIGHTS, params)
+    draw_curves(path)

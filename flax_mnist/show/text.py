@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
 
     from flax_mnist.config import Config
     from flax_mnist.data.dataset import Dataset
-    from flax_mnist.model import Params
     from flax_mnist.store.metrics import Metrics
     from flax_mnist.sweep import Outcome
 
@@ -25,10 +24,10 @@ correct by the mean of the seeds' probabilities. The best has the lowest test lo
 is chosen by the test images, its own results on them flatter it a little."""
 
 
-def header(config: Config, dataset: Dataset, params: Params, device: jax.Device) -> str:
+def header(config: Config, dataset: Dataset, device: jax.Device) -> str:
     """What a run trains, on what, and where."""
-    sizes = [28 * 28, *(len(layer["bias"]) for layer in params.values())]
-    count = sum(array.size for layer in params.values() for array in layer.values())
+    sizes = (28 * 28, *config.hidden_sizes, 10)
+    count = config.weights + sum(sizes[1:])
     kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     momentum = f", momentum {config.momentum:g}" if config.momentum else ""
     return (

@@ -18,7 +18,7 @@ import jax
 from jax.sharding import Mesh
 
 from flax_mnist import __version__
-from flax_mnist.config import Config, DatasetName
+from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.devices.sharding import topology
 from flax_mnist.errors import DataError, RequestError
@@ -30,13 +30,6 @@ Kind = TypeVar("Kind")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
-class Checkpoints(NamedTuple):
-    """When checkpoints are written, and how many remain: as the flags of that name."""
-
-    every: str
-    keep: int
-
-
 class Record(NamedTuple):
     """What `config.json` says of a run: all that is needed to repeat it, or to use its weights."""
 
@@ -46,7 +39,7 @@ class Record(NamedTuple):
     """Where the images, or the weights of an imported run, came from."""
     data_dir: Path | None
     class_names: tuple[str, ...]
-    checkpoints: Checkpoints | None = None
+    checkpoints: CheckpointPolicy | None = None
     """None of an imported run: it was not trained here."""
     devices: int | None = None
     """That shared each batch; read from what `write_config` saw. None where it is not known."""
@@ -74,7 +67,7 @@ def write_config(
             else None,
             "class_names": record.class_names,
         },
-        "checkpoints": record.checkpoints._asdict() if record.checkpoints else None,
+        "checkpoints": dataclasses.asdict(record.checkpoints) if record.checkpoints else None,
         "topology": topology(mesh),
         "environment": environment(device),
     }
@@ -142,13 +135,18 @@ def parse_config(text: str, path: Path) -> Record:
             zip(range(CLASSES), names, strict=True)
         )  # raises ValueError where it is no such number
         kept = record["checkpoints"]
+        policy = (
+            CheckpointPolicy(_typed(kept["every"], str), _typed(kept["keep"], int))
+            if kept
+            else None
+        )
         return Record(
             Config(**settings),
             dataset["name"],
             _typed(dataset["source"], str),
             Path(_typed(dataset["data_dir"], str)) if dataset["data_dir"] else None,
             names,
-            Checkpoints(_typed(kept["every"], str), _typed(kept["keep"], int)) if kept else None,
+            policy,
             _typed(record["topology"]["devices"], int) if "topology" in record else None,
         )
     except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:

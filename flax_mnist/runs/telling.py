@@ -1,0 +1,111 @@
+"""Who tells what happens while networks are trained: in lines, in a bar, as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.data.order import steps_per_epoch
+from flax_mnist.devices.memory import Plan
+from flax_mnist.runs.observers import Observer, Outcome, Start
+from flax_mnist.runs.sweeping import Epoch, SweepObserver
+from flax_mnist.show import terminal, text
+from flax_mnist.store.checkpoint import Progress
+from flax_mnist.store.metrics import Metrics, metrics_line
+
+
+class Lines(Observer):
+    """Tells a person what is trained, how each epoch went, and where the run is."""
+
+    def begin(self, start: Start) -> None:
+        """Says what is trained, on what and where, and from where on."""
+        self.start = start
+        if start.resumed and not start.step:
+            terminal.say(f"{start.folder} has no checkpoint yet: starting from the beginning.")
+        terminal.say(text.header(start.config, start.dataset, start.device))
+        if start.step:
+            terminal.say(f"Going on after step {start.step:,} of {start.last_step:,}")
+
+    def compiled(self, seconds: float) -> None:
+        """Says how long it took."""
+        terminal.say(f"Compiled in {seconds:.2f} s")
+
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """Prints an epoch's line."""
+        if metrics:
+            terminal.say(text.epoch_line(metrics, self.start.config.epochs))
+
+    def end(self, outcome: Outcome) -> None:
+        """Says where the run is."""
+        if outcome == "done":
+            terminal.say(f"Saved in {self.start.folder}")
+
+
+class ProgressBar(Observer):
+    """A bar on a terminal, nothing elsewhere."""
+
+    def begin(self, start: Start) -> None:
+        """Draws it."""
+        self.bar = contextlib.ExitStack()
+        bar = terminal.progress_bar(start.last_step, start.step)
+        self.set = self.bar.enter_context(bar)
+
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """Sets it to the step."""
+        self.set(step, metrics)
+
+    def end(self, outcome: Outcome) -> None:
+        """Takes it away."""
+        self.bar.close()
+
+
+class JsonLines(Observer):
+    """Prints what `metrics.jsonl` gets."""
+
+    def begin(self, start: Start) -> None:
+        """Notes what is trained on."""
+        self.dataset_name = start.dataset.name
+
+    def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
+        """Prints an epoch's line."""
+        if metrics:
+            terminal.say(metrics_line(metrics, self.dataset_name))
+
+
+class SweepLines(SweepObserver):
+    """Tells a person: what is trained, a line after each epoch of a group, and a bar."""
+
+    def begin(self, plan: Plan, dataset: Dataset) -> None:
+        """Says what is trained, on what and where."""
+        self.plan = plan
+        members = [config for group in plan.groups for config in group]
+        self.steps, self.done = steps_per_epoch(members[0], len(dataset.train.labels)), 0
+        self.last_step = len(members) * members[0].epochs * self.steps
+        terminal.say(
+            text.sweep_header(
+                dataset,
+                members,
+                len(plan.groups),
+                plan.mesh.size,
+                plan.mesh.devices[0].device_kind,
+                plan.bytes / 1e6,
+            )
+        )
+
+    def compiled(self, seconds: float) -> None:
+        """Says how long it took, and draws the bar."""
+        terminal.say(f"Compiled in {seconds:.2f} s")
+        self.bar = contextlib.ExitStack()
+        self.set = self.bar.enter_context(terminal.progress_bar(self.last_step, 0))
+
+    def advance(self, epoch: Epoch) -> None:
+        """Prints an epoch's line, and sets the bar."""
+        metrics = [metrics for _, metrics in epoch.rows]
+        groups, epochs = len(self.plan.groups), self.plan.template.epochs
+        terminal.say(text.sweep_line(epoch.group, groups, epochs, metrics))
+        self.done += len(metrics) * self.steps
+        self.set(self.done, None)
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        self.bar.close()

@@ -1,0 +1,331 @@
+"""A training from its beginning to its end: what `flax-mnist train` does, as a function."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from flax_mnist.config import CheckpointPolicy, Config, DatasetName
+from flax_mnist.data.dataset import Dataset, Split, load_dataset
+from flax_mnist.data.order import steps_per_epoch
+from flax_mnist.devices import agreement, processes, runtime, sharding
+from flax_mnist.devices.peers import Peers
+from flax_mnist.errors import RequestError, StoppedError
+from flax_mnist.model import Params
+from flax_mnist.runs import loop, signals
+from flax_mnist.runs.observers import Folder, Observer, Outcome, Start
+from flax_mnist.store import checkpoint, run_folder
+from flax_mnist.store.checkpoint import Progress
+from flax_mnist.store.metrics import Metrics, cut_metrics
+from flax_mnist.store.record import Record, parse_config, read_config_text, write_config
+
+
+class Training(NamedTuple):
+    """What a training came to."""
+
+    folder: Path
+    """The run folder, which holds it."""
+    config: Config
+    epochs: int
+    """How many the run has."""
+    metrics: list[Metrics]
+    """Of the epochs that were trained now; none where the run had them all."""
+    params: Params
+    """The parameters after the last epoch."""
+
+
+class Request(NamedTuple):
+    """What is to be trained, all that was left open settled."""
+
+    config: Config
+    dataset: Dataset | DatasetName
+    data_dir: Path | None
+    checkpoints: CheckpointPolicy
+
+
+def train(
+    config: Config | None = None,
+    dataset: Dataset | DatasetName | None = None,
+    run_dir: Path | str | None = None,
+    *,
+    data_dir: Path | str | None = None,
+    resume: bool = False,
+    checkpoints: CheckpointPolicy | None = None,
+    observers: Sequence[Observer] = (),
+    device: runtime.DeviceName = "auto",
+    num_devices: int | None = None,
+    compilation_cache: bool = True,
+    peers: Peers | None = None,
+    patience: signals.Patience = signals.deaf,
+) -> Training:
+    """Trains a network and keeps it in a run folder, with metrics, weights and checkpoints.
+
+    JAX's settings are afterwards what they were before. No signal is handled: an interrupted call
+    leaves the last checkpoint, from which `resume` goes on.
+
+    Args:
+        config: the settings; None is the tutorial's, or with `resume` the run's own, of which only
+            `epochs` may change.
+        dataset: images to train on, or their name; None is `auto`, or with `resume` the run's.
+        run_dir: the run folder; None is `runs/<dataset>-<timestamp>`.
+        data_dir: see `load_dataset`.
+        resume: go on with the run in `run_dir` from its newest checkpoint that is whole. The result
+            has the very bits of a run that was never interrupted.
+        checkpoints: how often a checkpoint is written, and how many remain.
+        observers: are told what happens, in the first process.
+        device: `auto` is JAX's choice.
+        num_devices: of each process share each batch; None is all accelerators, or one CPU.
+        compilation_cache: keep compiled programs in the user's cache folder for the next start.
+        peers: the processes that train together with this one.
+        patience: `signals.patience` has a signal end the training in good order, with a
+            checkpoint, within about a second; by itself none is heard.
+
+    Raises:
+        RequestError: what is asked for is wrong, or does not fit the run that is resumed.
+        DataError: images, settings or metrics are damaged.
+        StoppedError: a signal was heard.
+        FlaxMnistError: a loss is not finite, no checkpoint is whole, a file cannot be written, the
+            dataset cannot be had, or another process is gone.
+    """
+    folder = None if run_dir is None else Path(run_dir)
+    asked = config, dataset, None if data_dir is None else Path(data_dir), checkpoints
+    with processes.joined(peers), runtime.settings_restored(), processes.only_first_warns():
+        place = runtime.start_devices(device, compilation_cache, num_devices or 1)
+        processes.require_alike()
+        mesh = sharding.make_mesh(sharding.choose_devices(place, num_devices))
+        with processes.watch_others():
+            agreement.barrier()
+            request = _resumed(folder, *asked) if resume else _new(folder, *asked)
+        runtime.set_precision(request.config)
+        with processes.watch_others(2):
+            images = _load(request)
+            agreement.barrier()
+        with processes.watch_others() as renew, contextlib.ExitStack() as held:
+
+            def take() -> str:
+                return str(held.enter_context(_folder(folder, images.name, resume)))
+
+            path = Path(agreement.broadcast_text(take))
+            run = _Run(request, images, path, resume, place, mesh, renew, patience)
+            return run.train(observers if processes.is_first() else ())
+
+
+def recorded(path: Path) -> Record:
+    """The record of a run, in every process that of the first: it has the folder.
+
+    Raises:
+        RequestError: there is no run, or one whose weights alone are known.
+        DataError: its `config.json` is damaged.
+    """
+    record = parse_config(agreement.broadcast_text(lambda: read_config_text(path)), path)
+    if record.checkpoints is None:
+        raise RequestError(f"{path}: was not trained here: only its weights are known.")
+    return record
+
+
+def dry_run(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> Metrics:
+    """Trains two steps and looks at two batches of the test images; writes nothing."""
+    few = 2 * config.batch_size
+    train_split, test_split = (
+        Split(split.images[:few], split.labels[:few]) for split in (dataset.train, dataset.test)
+    )
+    small = dataset._replace(train=train_split, test=test_split)
+    config = dataclasses.replace(config, epochs=1)
+    progress = loop.begin(config)
+    run_chunk = loop.compile_chunks(config, progress, small.train, 2, mesh)
+    *_, (_, metrics) = loop.fit(config, small, progress, run_chunk, 2, mesh)
+    assert metrics is not None  # the last chunk ends the epoch
+    return metrics
+
+
+def _new(
+    folder: Path | None,
+    config: Config | None,
+    dataset: Dataset | DatasetName | None,
+    data_dir: Path | None,
+    checkpoints: CheckpointPolicy | None,
+) -> Request:
+    """What is asked for; the tutorial's values where nothing is."""
+    if folder is not None:
+        agreement.on_first(lambda: run_folder.require_no_run(folder))  # before data are loaded
+    return Request(
+        config or Config(), dataset or "auto", data_dir, checkpoints or CheckpointPolicy()
+    )
+
+
+def _resumed(
+    folder: Path | None,
+    config: Config | None,
+    dataset: Dataset | DatasetName | None,
+    data_dir: Path | None,
+    checkpoints: CheckpointPolicy | None,
+) -> Request:
+    """What is asked for, if the run in the folder can go on with it; the run's where nothing is."""
+    if folder is None:
+        raise RequestError("--resume needs the --run-dir of the run to go on with.")
+    record = recorded(folder)
+    config, dataset = config or record.config, dataset or record.dataset
+    name = dataset.name if isinstance(dataset, Dataset) else dataset
+    then = dataclasses.asdict(record.config) | {"dataset": record.dataset, "epochs": None}
+    now = dataclasses.asdict(config) | {"dataset": name, "epochs": None}
+    differences = [
+        f"{key.replace('_', '-')} is {now[key]}, the run's is {then[key]}"
+        for key in now
+        if now[key] != then[key]
+    ]
+    if differences:
+        raise RequestError(f"{folder}: cannot go on with other settings: {'; '.join(differences)}.")
+    policy = checkpoints or record.checkpoints or CheckpointPolicy()
+    return Request(config, dataset, data_dir or record.data_dir, policy)
+
+
+def _load(request: Request) -> Dataset:
+    if isinstance(request.dataset, Dataset):
+        return request.dataset
+    return load_dataset(request.dataset, request.data_dir)
+
+
+@contextlib.contextmanager
+def _folder(run_dir: Path | None, dataset_name: str, resume: bool) -> Iterator[Path]:
+    """The run folder, with nobody else writing there."""
+    path = run_folder.create(run_dir, dataset_name, resume)
+    with run_folder.only_writer(path):
+        if not resume:
+            run_folder.require_no_run(path)  # now that nobody else can make one
+        yield path
+
+
+class _Run:
+    """A training whose folder and images are there."""
+
+    def __init__(
+        self,
+        request: Request,
+        dataset: Dataset,
+        folder: Path,
+        resume: bool,
+        device: jax.Device,
+        mesh: Mesh | None,
+        renew: Callable[[], None],
+        patience: signals.Patience,
+    ) -> None:
+        self.request, self.dataset, self.folder, self.resume = request, dataset, folder, resume
+        self.device, self.mesh, self.renew, self.patience = device, mesh, renew, patience
+        self.config, self.checkpoints = request.config, request.checkpoints
+        self.steps = steps_per_epoch(self.config, len(dataset.train.labels))
+        self.identity = checkpoint.identity(self.config, dataset)
+
+    def train(self, observers: Sequence[Observer]) -> Training:
+        """Trains from where the run stands to its last epoch."""
+        first = self._first_progress()
+        self.renew()
+        if first.epoch >= self.config.epochs:
+            return Training(self.folder, self.config, first.epoch, [], first.state.params)
+        start = Start(
+            self.folder, self.config, self.dataset, self.device, first, self.resume, self.steps
+        )
+        if processes.is_first():
+            self._write_config()
+            observers = [Folder(), *observers]
+        with _observed(observers, start):
+            return self._train(start, observers)
+
+    def _train(self, start: Start, observers: Sequence[Observer]) -> Training:
+        config, train_images = self.config, self.dataset.train
+        every = self.checkpoints.steps(self.steps)
+        chunk = loop.chunk_steps(config, len(train_images.labels), every, self.mesh)
+        began = time.perf_counter()
+        run_chunk = loop.compile_chunks(config, start.progress, train_images, chunk, self.mesh)
+        self.renew()
+        for observer in observers:
+            observer.compiled(time.perf_counter() - began)
+        fit = loop.fit(config, self.dataset, start.progress, run_chunk, chunk, self.mesh)
+        history: list[Metrics] = []
+        saved, progress = start.step, start.progress
+        with self.patience() as received:
+            for progress, metrics in fit:
+                self.renew()
+                step = progress.epoch * self.steps + progress.step
+                history += [metrics] if metrics else []
+                for observer in observers:
+                    observer.advance(step, progress, metrics)
+                # A signal to one process stops all, after the same step.
+                signum = agreement.largest(received() or 0)
+                next_step = step + min(chunk, self.steps - progress.step)
+                if signum or step == start.last_step or next_step > saved + every:
+                    self._save(step, progress)
+                    saved = step
+                if signum:
+                    raise self._stopped(signum, f"{step:,} of {start.last_step:,}")
+        return Training(self.folder, config, progress.epoch, history, progress.state.params)
+
+    def _first_progress(self) -> Progress:
+        """The beginning, or where the run in the folder stands: the same in all processes."""
+        beginning = loop.begin(self.config)
+        agreement.require_same([self.identity, self.config.epochs, self.checkpoints.every])
+        if not self.resume and not processes.are_many():
+            return beginning
+        progress = agreement.broadcast(lambda: self._restored(beginning), beginning)
+        return progress._replace(
+            state=sharding.replicate(progress.state, self.mesh),
+            losses=sharding.replicate(progress.losses, self.mesh),
+            epoch=int(progress.epoch),
+            step=int(progress.step),
+            seconds=float(progress.seconds),
+        )
+
+    def _restored(self, beginning: Progress) -> Progress:
+        """Where the run in the folder stands; its metrics end there too."""
+        if not self.resume:
+            return beginning
+        progress = checkpoint.restore(self.folder, beginning, self.identity) or beginning
+        cut_metrics(self.folder, progress.epoch)
+        return progress
+
+    def _save(self, step: int, progress: Progress) -> None:
+        if processes.is_first():
+            checkpoint.save(self.folder, step, progress, self.identity, self.checkpoints.keep)
+
+    def _write_config(self) -> None:
+        record = Record(
+            self.config,
+            self.dataset.name,
+            self.dataset.source,
+            self.request.data_dir,
+            self.dataset.class_names,
+            self.checkpoints,
+        )
+        write_config(self.folder, record, self.device, self.mesh)
+
+    def _stopped(self, signum: int, step: str) -> StoppedError:
+        resume = f"flax-mnist train --resume --run-dir {shlex.quote(str(self.folder))}"
+        what = f"{signals.word(signum)} after step {step}. Go on with: {resume}"
+        return StoppedError(what, 128 + signum)
+
+
+@contextlib.contextmanager
+def _observed(observers: Sequence[Observer], start: Start) -> Iterator[None]:
+    """Tells the observers of the beginning and the end."""
+    begun: list[Observer] = []
+    outcome: Outcome = "failed"
+    try:
+        for observer in observers:
+            begun.append(observer)
+            observer.begin(start)
+        yield
+        outcome = "done"
+    except StoppedError:
+        outcome = "stopped"
+        raise
+    finally:
+        with contextlib.ExitStack() as ends:  # each is told, whatever another one fails with
+            for observer in reversed(begun):
+                ends.callback(observer.end, outcome)
