@@ -97,8 +97,11 @@ def train(
     """
     folder = None if run_dir is None else Path(run_dir)
     asked = config, dataset, None if data_dir is None else Path(data_dir), checkpoints
-    with processes.joined(peers), runtime.settings_restored(), processes.only_first_warns():
+    with contextlib.ExitStack() as held:
+        held.enter_context(processes.joined(peers))
+        held.enter_context(runtime.settings_restored())
         place = runtime.start_devices(device, compilation_cache, num_devices or 1)
+        held.enter_context(processes.only_first_warns())
         processes.require_alike()
         mesh = sharding.make_mesh(sharding.choose_devices(place, num_devices))
         with processes.watch_others():
@@ -108,7 +111,7 @@ def train(
         with processes.watch_others(2):
             images = _load(request)
             agreement.barrier()
-        with processes.watch_others() as renew, contextlib.ExitStack() as held:
+        with processes.watch_others() as renew:
 
             def take() -> str:
                 return str(held.enter_context(_folder(folder, images.name, resume)))
