@@ -30,7 +30,7 @@ def _diagnose() -> Iterator[tuple[str, str]]:
     import jax
 
     from flax_mnist import __version__
-    from flax_mnist.data.dataset import find_dataset
+    from flax_mnist.data.tfds import find_dataset
     from flax_mnist.files import cache_dir
     from flax_mnist.store.record import PACKAGES, version
 

@@ -4,47 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int32, Integer, UInt8
 
 from flax_mnist.config import DatasetName
-from flax_mnist.data import synthetic
-from flax_mnist.data.idx import read_idx
-from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
+from flax_mnist.data import synthetic, tfds
+from flax_mnist.data.download import DownloadError
+from flax_mnist.data.idx import FILES, find_idx_files, read_idx
+from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 
 DIGITS = tuple("0123456789")
-NETWORK_TIMEOUT = 3.0
-"""Seconds after which a server that has not answered counts as out of reach."""
-
-ATTEMPTS = 3
-"""How often a file is asked for that a server fails to send."""
-
-_SPLITS = {"train": "train", "test": "t10k"}
-_TORCHVISION_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 
 
-LABEL_SUMS = {
-    "mnist": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "fashion_mnist": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-    "kmnist": "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+class Known(NamedTuple):
+    """What is known of a dataset without asking tensorflow-datasets, whose import takes long."""
+
+    class_names: tuple[str, ...]
+    torchvision_folder: str
+    train_labels_sha256: str
+    """Of the `.gz` file, by which the files of one dataset are told from those of another: all have
+    the same names."""
+
+
+KNOWN = {
+    "mnist": Known(
+        DIGITS, "MNIST", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "fashion_mnist": Known(
+        (
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        "FashionMNIST",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    ),
+    "kmnist": Known(
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        "KMNIST",
+        "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+    ),
 }
-"""SHA-256 of the training labels' `.gz` file, as tensorflow-datasets registers it: the files of all
-three datasets have the same names."""
+"""The datasets that tensorflow-datasets knows, by its names."""
 
 
 class Split(NamedTuple):
     """Images and what they show."""
 
-    images: NDArray[np.uint8]
-    """`[n, 28, 28]`, 0 is background."""
-    labels: NDArray[np.int32]
-    """`[n]` in [0, 10)."""
+    images: UInt8[np.ndarray, "n 28 28"]
+    """0 is background."""
+    labels: Int32[np.ndarray, " n"]
+    """In [0, 10)."""
 
 
 class Dataset(NamedTuple):
@@ -66,10 +80,6 @@ class Dataset(NamedTuple):
         return digest.hexdigest()
 
 
-class DownloadError(FlaxMnistError):
-    """The dataset is not on disk and could not be fetched. Exit code 1."""
-
-
 def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None) -> Dataset:
     """Finds a dataset on disk, or downloads it.
 
@@ -87,14 +97,7 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
         DownloadError: the dataset is not on disk and its server cannot be reached.
     """
     if name == "synthetic":
-        arrays = synthetic.load()
-        return Dataset(
-            "synthetic",
-            "the built-in generator",
-            DIGITS,
-            _split(arrays["train_images"], arrays["train_labels"]),
-            _split(arrays["test_images"], arrays["test_labels"]),
-        )
+        return _synthetic()
     if name == "auto" and data_dir is None:
         try:
             return load_dataset("mnist")
@@ -104,15 +107,15 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
                 FlaxMnistWarning,
                 stacklevel=2,
             )
-            return load_dataset("synthetic")
+            return _synthetic()
     name = "mnist" if name == "auto" else name
     if data_dir is not None:
         data_dir = Path(os.path.expanduser(data_dir))
         require_folder(data_dir)
-        for folder in (data_dir, data_dir / _TORCHVISION_FOLDERS[name] / "raw"):
-            files = _idx_files(folder)
+        for folder in (data_dir, data_dir / KNOWN[name].torchvision_folder / "raw"):
+            files = find_idx_files(folder)
             if files:
-                return _read_idx_files(name, files, str(folder))
+                return _read_idx_files(name, files)
     return _from_tfds(name, data_dir)
 
 
@@ -126,59 +129,51 @@ def require_folder(data_dir: Path) -> None:
         ) from error
 
 
-def find_dataset(name: str) -> str | None:
-    """Where tensorflow-datasets keeps `name` on this machine; None if it would be downloaded."""
-    builder = _builder(name, None)
-    if _is_prepared(builder):
-        return str(builder.data_path)
-    files = _downloaded_files(builder)
-    return str(next(iter(files.values())).parent) if files else None
+def class_names(name: DatasetName) -> tuple[str, ...]:
+    """What the ten classes of a dataset are called."""
+    return KNOWN[name].class_names if name in KNOWN else DIGITS
 
 
-def _idx_files(folder: Path) -> dict[str, Path]:
-    """The four IDX files of a folder by their stem; empty if it has none of them.
-
-    A gzipped file is preferred, since its checksum shows damage.
-    """
-    found, missing = {}, []
-    for prefix in _SPLITS.values():
-        for stem in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
-            # Whatever is there by that name, a link to nowhere even: its reader says what is wrong.
-            paths = (folder / f"{stem}.gz", folder / stem)
-            path = next((path for path in paths if os.path.lexists(path)), None)
-            if path:
-                found[stem] = path
-            else:
-                missing.append(stem)
-    if found and missing:
-        raise RequestError(
-            f"{folder}: holds only some of the IDX files; missing: {', '.join(missing)}."
-        )
-    return found
+def _synthetic() -> Dataset:
+    arrays = synthetic.load()
+    train, test = (
+        Split(arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int32))
+        for split in FILES
+    )
+    return Dataset("synthetic", "the built-in generator", DIGITS, train, test)
 
 
-def _read_idx_files(name: DatasetName, files: dict[str, Path], source: str) -> Dataset:
+def _from_tfds(name: DatasetName, data_dir: Path | None) -> Dataset:
+    builder = tfds.make_builder(name, data_dir)
+    if not tfds.is_prepared(builder):
+        return _read_idx_files(name, tfds.source_files(builder))
+    place = Path(builder.data_path)
+    splits = {split: _checked(*tfds.read_prepared(builder, split), place, place) for split in FILES}
+    return Dataset(name, str(place), class_names(name), **splits)
+
+
+def _read_idx_files(name: DatasetName, files: Mapping[str, Path]) -> Dataset:
     splits = {}
-    for split, prefix in _SPLITS.items():
-        image_file = files[f"{prefix}-images-idx3-ubyte"]
-        label_file = files[f"{prefix}-labels-idx1-ubyte"]
+    for split, (image_name, label_name) in FILES.items():
+        image_file, label_file = files[image_name], files[label_name]
         images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
         splits[split] = _checked(images, labels, image_file, label_file)
-    _refuse_another(name, files["train-labels-idx1-ubyte"])
-    return Dataset(name, source, class_names(name), splits["train"], splits["test"])
+    label_file = files[FILES["train"][1]]
+    _refuse_another(name, label_file)
+    return Dataset(name, str(label_file.parent), class_names(name), **splits)
 
 
 def _refuse_another(name: DatasetName, label_file: Path) -> None:
     """Raises RequestError if the file is the original of a dataset that is not `name`."""
     found = hashlib.sha256(label_file.read_bytes()).hexdigest()
-    for other, known in LABEL_SUMS.items():
-        if found == known and other != name:
+    for other, known in KNOWN.items():
+        if found == known.train_labels_sha256 and other != name:
             raise RequestError(f"{label_file}: is of {other}, not {name}. Give --dataset {other}.")
 
 
 def _checked(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.integer[Any]],
+    images: UInt8[np.ndarray, "n height width"],
+    labels: Integer[np.ndarray, " m"],
     image_file: Path,
     label_file: Path,
 ) -> Split:
@@ -195,122 +190,4 @@ def _checked(
     if wrong.size:
         where = wrong[0]
         raise DataError(f"{label_file}: label {labels[where]} at {where}; they must be 0 to 9.")
-    return _split(images, labels)
-
-
-def _split(images: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> Split:
     return Split(images, labels.astype(np.int32))
-
-
-def class_names(name: str) -> tuple[str, ...]:
-    """What the ten classes of a dataset are called."""
-    # Digits are their own names: MNIST on disk is read without importing tensorflow_datasets.
-    if name in ("auto", "mnist", "synthetic"):
-        return DIGITS
-    return tuple(_builder(name, None).info.features["label"].names)
-
-
-def _builder(name: str, data_dir: Path | None) -> Any:
-    import tensorflow_datasets as tfds
-
-    try:
-        return tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # whatever it meets in what was prepared earlier
-        place = data_dir or "tensorflow-datasets' folder"
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{place}: what it has of {name} cannot be read ({reason}).") from error
-
-
-def _is_prepared(builder: Any) -> bool:
-    """Whether it is there in the one format that can be read without TensorFlow."""
-    return any(Path(builder.data_path).glob("*.array_record*"))
-
-
-def _downloads(builder: Any) -> Path:
-    return Path(builder.data_path).parents[1] / "downloads"
-
-
-def _downloaded_files(builder: Any) -> dict[str, Path]:
-    """The four source files in the download manager's cache; empty unless all are there."""
-    from tensorflow_datasets.core.download import resource
-
-    files = {}
-    for url, info in builder.url_infos.items():
-        name = resource.get_dl_fname(url, info.checksum)
-        files[Path(url).stem] = _downloads(builder) / builder.name / name
-    return files if all(path.exists() for path in files.values()) else {}
-
-
-def _from_tfds(name: DatasetName, data_dir: Path | None) -> Dataset:
-    builder = _builder(name, data_dir)
-    if _is_prepared(builder):
-        return _read_prepared(builder)
-    files = _downloaded_files(builder) or _download(builder)
-    return _read_idx_files(name, files, str(next(iter(files.values())).parent))
-
-
-def _read_prepared(builder: Any) -> Dataset:
-    import tensorflow_datasets as tfds
-
-    data_dir = Path(builder.data_path).parents[1]
-    try:
-        # It writes other formats by default, and then looks for those.
-        reader = tfds.builder(builder.name, data_dir=data_dir, file_format="array_record")
-        splits = {}
-        for split in _SPLITS:
-            examples = list(reader.as_data_source(split=split))
-            images = np.stack([example["image"] for example in examples])[..., 0]
-            labels = np.array([example["label"] for example in examples])
-            splits[split] = _checked(images, labels, builder.data_path, builder.data_path)
-    except DataError:
-        raise
-    except Exception as error:  # whatever its readers raise
-        raise DataError(f"{builder.data_path}: cannot be read ({error}).") from error
-    return Dataset(builder.name, str(builder.data_path), class_names(builder.name), **splits)
-
-
-def _download(builder: Any) -> dict[str, Path]:
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import downloader
-
-    urls = {Path(url).stem: url for url in builder.url_infos}
-    # The download manager retries for minutes before it gives up: look first.
-    problem = _unreachable(next(iter(urls.values())))
-    remedy = "Give --data-dir a folder with its four IDX files, or --dataset synthetic."
-    if problem:
-        raise DownloadError(f"{builder.name} is not on disk and not to be had: {problem}. {remedy}")
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    # It has no argument for this; its own ten, each twice as long after the last, take minutes.
-    downloader.MAX_RETRIES = ATTEMPTS - 1
-    try:
-        manager = tfds.download.DownloadManager(
-            download_dir=_downloads(builder), url_infos=builder.url_infos, dataset_name=builder.name
-        )
-        return {stem: Path(path) for stem, path in manager.download(urls).items()}
-    except Exception as error:  # whatever requests, its threads and the disk raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DownloadError(f"The download of {builder.name} failed: {reason} {remedy}") from error
-
-
-def _unreachable(url: str) -> str | None:
-    """Why `url` does not answer in `NETWORK_TIMEOUT` seconds, proxies honoured; None if it does."""
-    import requests
-
-    too_late = f"no answer within {NETWORK_TIMEOUT:g} s"
-    problem: list[str | None] = [too_late]
-
-    def ask() -> None:
-        try:
-            answer = requests.head(url, timeout=NETWORK_TIMEOUT, allow_redirects=True)
-            problem[0] = None if answer.ok else f"{url} answers {answer.status_code}"
-        except requests.Timeout:
-            problem[0] = too_late
-        except Exception as error:  # of requests, or of what it calls where a proxy's name is odd
-            problem[0] = f"no network ({type(error).__name__})"
-
-    # In a thread, since looking up a host's name heeds no time-out.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(NETWORK_TIMEOUT)
-    return problem[0]

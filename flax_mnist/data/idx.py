@@ -1,4 +1,4 @@
-"""The IDX file format of MNIST and its relatives, read strictly.
+"""The IDX file format of MNIST and its relatives, read strictly, and the four files of a set.
 
 The format: two zero bytes, one byte for the element type (8 is uint8), one byte for the number of
 dimensions, each dimension as a big-endian uint32, then the elements in C order. Described on
@@ -8,15 +8,22 @@ Y. LeCun's MNIST page (http://yann.lecun.com/exdb/mnist/).
 from __future__ import annotations
 
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import UInt8
 
-from flax_mnist.errors import DataError
+from flax_mnist.errors import DataError, RequestError
+
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+"""What the images and the labels of each split are called; gzipped, `.gz` follows."""
 
 MAX_BYTES = 2**30
 """A header that promises more elements than this is taken for damaged; MNIST's images are 47 MB."""
@@ -25,7 +32,7 @@ _UINT8 = 8
 _PIECE = 2**20
 
 
-def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
+def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]:
     """Reads an IDX file of uint8 elements, gzipped if its name ends in `.gz`.
 
     Takes no memory for what the header promises before it has arrived, and unpacks at most one byte
@@ -51,6 +58,30 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
         raise DataError(f"{path}: damaged gzip file ({error}). Fetch it again.") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def find_idx_files(folder: Path) -> dict[str, Path]:
+    """The four IDX files of a folder by their names in `FILES`; empty if it has none of them.
+
+    A gzipped file is preferred, since its checksum shows damage.
+
+    Raises:
+        RequestError: it has some of them only.
+    """
+    found, missing = {}, []
+    for name in (name for names in FILES.values() for name in names):
+        # Whatever is there by that name, a link to nowhere even: its reader says what is wrong.
+        paths = (folder / f"{name}.gz", folder / name)
+        path = next((path for path in paths if os.path.lexists(path)), None)
+        if path:
+            found[name] = path
+        else:
+            missing.append(name)
+    if found and missing:
+        raise RequestError(
+            f"{folder}: holds only some of the IDX files; missing: {', '.join(missing)}."
+        )
+    return found
 
 
 class _Stream(Protocol):
@@ -81,7 +112,7 @@ class _GzipMember:
         return piece
 
 
-def _read(stream: _Stream, path: Path, ndim: int) -> NDArray[np.uint8]:
+def _read(stream: _Stream, path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]:
     header = _take(stream, 4 + 4 * ndim)
     if len(header) < 4 + 4 * ndim:
         raise DataError(f"{path}: ends within its header, after {len(header)} bytes.")

@@ -1,0 +1,128 @@
+"""What tensorflow-datasets knows of a dataset and has of it on disk; TensorFlow is not needed.
+
+It is the registry of addresses and sums, and reads what it has prepared as array_record. Nothing
+here imports it before it is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+
+from flax_mnist.data import download
+from flax_mnist.errors import DataError
+
+
+def find_dataset(name: str) -> str | None:
+    """Where tensorflow-datasets keeps `name` on this machine; None if it would be downloaded."""
+    builder = make_builder(name, None)
+    if is_prepared(builder):
+        return str(builder.data_path)
+    paths = [_on_disk(source, builder) for source in _sources(builder)]
+    return str(paths[0].parent) if paths[0] and all(paths) else None
+
+
+def make_builder(name: str, data_dir: Path | None) -> Any:
+    """The builder of dataset `name` that looks into `data_dir`; None is its own folder.
+
+    Raises:
+        DataError: what was prepared there earlier is damaged.
+    """
+    import tensorflow_datasets
+
+    try:
+        return tensorflow_datasets.builder(name, data_dir=data_dir)
+    except Exception as error:  # whatever it meets in what was prepared earlier
+        place = data_dir or "tensorflow-datasets' folder"
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{place}: what it has of {name} cannot be read ({reason}).") from error
+
+
+def is_prepared(builder: Any) -> bool:
+    """Whether it is there in the one format that can be read without TensorFlow."""
+    return any(Path(builder.data_path).glob("*.array_record*"))
+
+
+def read_prepared(
+    builder: Any, split: str
+) -> tuple[UInt8[np.ndarray, "n height width"], Integer[np.ndarray, " n"]]:
+    """Images and labels of a split, `train` or `test`, that tensorflow-datasets has prepared.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import tensorflow_datasets
+
+    try:
+        # It writes other formats by default, and then looks for those.
+        reader = tensorflow_datasets.builder(
+            builder.name, data_dir=_data_dir(builder), file_format="array_record"
+        )
+        examples = list(reader.as_data_source(split=split))
+        images = np.stack([example["image"] for example in examples])[..., 0]
+        return images, np.array([example["label"] for example in examples])
+    except Exception as error:  # whatever its readers raise
+        raise DataError(f"{builder.data_path}: cannot be read ({error}).") from error
+
+
+def source_files(builder: Any) -> dict[str, Path]:
+    """The dataset's files, gzipped IDX, by their names without `.gz`; downloads those not on disk.
+
+    Raises:
+        DownloadError: one is not on disk and cannot be had.
+    """
+    sources = _sources(builder)
+    missing = [source for source in sources if not _on_disk(source, builder)]
+    folder = _downloads(builder)
+    if missing:
+        download.fetch(builder.name, missing, folder)
+    return {
+        source.file_name.removesuffix(".gz"): _on_disk(source, builder) or folder / source.file_name
+        for source in sources
+    }
+
+
+def _sources(builder: Any) -> list[download.Source]:
+    return [
+        download.Source(url, int(info.size), info.checksum)
+        for url, info in builder.url_infos.items()
+    ]
+
+
+def _data_dir(builder: Any) -> Path:
+    return Path(builder.data_path).parents[1]
+
+
+def _downloads(builder: Any) -> Path:
+    """Where files are downloaded to: beside those that tensorflow-datasets downloads itself."""
+    return _data_dir(builder) / "downloads" / str(builder.name)
+
+
+def _on_disk(source: download.Source, builder: Any) -> Path | None:
+    """The file that has the sum of `source`, whoever downloaded it; None if there is none."""
+    for path in _candidates(source, _downloads(builder)):
+        try:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == source.sha256:
+                    return path
+        except OSError:  # one that cannot be read is as good as none
+            continue
+    return None
+
+
+def _candidates(source: download.Source, folder: Path) -> Iterator[Path]:
+    """Our name for it, and those that end as `tfds.download.DownloadManager` says that its do.
+
+    That names a file by its address and its sum in base64url, in a folder of the dataset, and did
+    so in the folder above it.
+    """
+    yield folder / source.file_name
+    ending = base64.urlsafe_b64encode(bytes.fromhex(source.sha256)).decode().rstrip("=")
+    yield from folder.glob(f"*{ending}.gz")
+    yield from folder.parent.glob(f"*{ending}.gz")
