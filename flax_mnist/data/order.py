@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from jaxtyping import Int32
 
 from flax_mnist.config import Config
 
 
-def epoch_order(seed: int, epoch: int, n: int) -> NDArray[np.int32]:
-    """The order in which epoch `epoch` (from 0) shows the `n` training images: int32 `[n]`.
+def epoch_order(seed: int, epoch: int, n: int) -> Int32[np.ndarray, " n"]:
+    """The order in which epoch `epoch` (from 0) shows the `n` training images.
 
     Made on the host from the two numbers alone, so that any run, resumed or not and on any number
     of devices, sees the same batches.

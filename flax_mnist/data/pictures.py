@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -24,8 +25,8 @@ FAINTEST_INK = 16
 """Grey levels of 255; what differs less from its ground is taken for ground."""
 
 
-def read_image(path: Path, invert: Invert = "auto") -> NDArray[np.uint8]:
-    """Reads a picture of one digit as MNIST would show it: uint8 `[28, 28]`, bright on black.
+def read_image(path: Path, invert: Invert = "auto") -> UInt8[np.ndarray, "28 28"]:
+    """Reads a picture of one digit as MNIST would show it, bright on black.
 
     A 28x28 picture on plain black or white is taken as it is, inverted if it is dark on white. Any
     other is prepared as MNIST's digits were: the ink is cut out, fitted into 20x20 pixels, its

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
 from flax_mnist.files import cache_dir, write_atomically
 
-Arrays = dict[str, NDArray[np.uint8]]
+Arrays = dict[str, UInt8[np.ndarray, "..."]]
 SHA256 = "271f215317e0bf31b9ae0c8b31cdb5fd15b742f2a34eca93297929637e2a3530"
 """The `digest` of `generate()`."""
 
