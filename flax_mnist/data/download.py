@@ -10,12 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flax_mnist.errors import FlaxMnistError
-
-if TYPE_CHECKING:
-    import pooch
 
 ANSWER_TIMEOUT = 3.0
 """Seconds after which a network from which nothing at all has come counts as out of reach."""
@@ -116,7 +113,7 @@ class _Transfer(threading.Thread):
         except Exception as error:  # whatever pooch, requests and the disk raise
             self.error = error
 
-    def _ask(self, url: str, file: str, store: pooch.Pooch) -> None:
+    def _ask(self, url: str, file: str, store: Any) -> None:
         import pooch
 
         # pooch has made the file, for this user alone. Made anew once all has come, it is there for

@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -84,6 +84,7 @@ def find_idx_files(folder: Path) -> dict[str, Path]:
     return found
 
 
+@runtime_checkable
 class _Stream(Protocol):
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes, none only at the end."""
