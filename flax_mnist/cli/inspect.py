@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 from flax_mnist.cli.flags import Machine
 from flax_mnist.config import Config
-from flax_mnist.show import terminal
+from flax_mnist.show import table, terminal
 
 if TYPE_CHECKING:
     from jax.stages import Compiled
-    from rich.table import Table
 
 Section = Literal["layers", "jaxpr", "products", "cost"]
 
@@ -60,26 +59,14 @@ def _title(text: str) -> None:
     terminal.say(f"{text}\n{'=' * len(text)}\n")
 
 
-def _product_table(compiled: Compiled) -> Table:
-    from rich import box
-    from rich.table import Table
-
+def _product_table(compiled: Compiled) -> str:
     from flax_mnist.show.inspection import find_products
 
     products = find_products(compiled.as_text() or "")
-    total = sum(product.flops for product in products)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_footer=True, padding=(0, 1, 0, 0))
-    table.add_column("pass and layer", f"{len(products)} products")
-    table.add_column("operands")
-    table.add_column("result")
-    table.add_column("FLOPs", f"{total:,}", justify="right")
-    table.add_column("by")
+    rows = [("pass and layer", "operands", "result", "FLOPs", "by")]
     for product in products:
-        table.add_row(
-            product.source,
-            " ".join(product.operands),
-            product.result,
-            f"{product.flops:,}",
-            product.by,
-        )
-    return table
+        operands, flops = " ".join(product.operands), f"{product.flops:,}"
+        rows.append((product.source, operands, product.result, flops, product.by))
+    total = sum(product.flops for product in products)
+    rows.append((f"{len(products)} products", "", "", f"{total:,}", ""))
+    return table.plain(rows)

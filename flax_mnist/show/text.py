@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flax_mnist.show import table
+
 if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
     import numpy as np
@@ -138,9 +140,4 @@ def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.i
                 ", ".join(marks),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = zip(row, ">>>>>>><", widths, strict=True)
-        lines.append("  ".join(f"{cell:{side}{width}}" for cell, side, width in cells).rstrip())
-    return "\n".join([*lines, SWEEP_LEGEND])
+    return f"{table.plain(rows, '>>>>>>><')}\n{SWEEP_LEGEND}"
