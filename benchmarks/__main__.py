@@ -3,7 +3,7 @@
     python -m benchmarks            everything, about half an hour on two cores
     python -m benchmarks --quick    the main rows, under three minutes
 
-How rows are compared stands in `protocol.py`, what they are in `rows.py`.
+How rows are compared stands in `harness/protocol.py`, what they are in `rows.py`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from benchmarks import machine, protocol, report, scoring, table
-from benchmarks.program import Settings
+from benchmarks import report
+from benchmarks.harness import judge, machine, protocol
+from benchmarks.harness.process import RowError, whole_process
+from benchmarks.harness.program import Settings
+from benchmarks.harness.schedule import Schedule
 from benchmarks.rows import ROWS
+from benchmarks.tables.summary import summarize
 from flax_mnist.config import DatasetName
 
-FULL = protocol.Plan()
-QUICK = protocol.Plan(
+FULL = Schedule()
+QUICK = Schedule(
     turn_seconds=0.4,
     trial_turns=2,
     slow_seconds=1.0,
@@ -35,7 +39,7 @@ QUICK = protocol.Plan(
     settle_seconds=0.15,
     retakes=1,
 )
-SCALING = protocol.Plan(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
+SCALING = Schedule(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
 
 BATCH_SIZES = tuple(2**k for k in range(4, 14))
 MODELS = tuple(2**k for k in range(6))
@@ -104,9 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     suffix = "-quick" if args.quick else ""
     path = folder / f"{machine.slug(result['machine'])}{suffix}.json"
     path.write_text(json.dumps(result) + "\n")
-    print(report.report(result, path))
+    print(report.write(result, path))
     say(f"stored as {path} (.md, .png)")
-    lines = table.summarize(result).lines
+    lines = summarize(result).lines
     return int(any(line.status in ("failed", "invalid") for line in lines))
 
 
@@ -118,34 +122,37 @@ def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         settings, device=described["platform"], dataset=described["dataset"]
     )
     say(f"{described['device']}, {described['cores']} cores, {described['dataset']}")
-    plan, cores = QUICK if args.quick else FULL, described["cores"]
+    schedule, cores = QUICK if args.quick else FULL, described["cores"]
     wanted = [row for row in ROWS if not args.rows or row.name in args.rows]
     chosen = [row for row in wanted if row.quick or args.rows or not args.quick]
-    measured = {row["name"]: row for row in protocol.measure(chosen, settings, plan, cores, say)}
+    measured = {
+        row["name"]: row for row in protocol.measure(chosen, settings, schedule, cores, say)
+    }
     rows = [measured.get(row.name) or protocol.left_out(row, "not in --quick") for row in wanted]
     result: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         # Where this machine keeps its data is nobody else's business.
         "settings": dataclasses.asdict(settings) | {"data_dir": None},
-        "plan": dataclasses.asdict(plan),
+        "plan": dataclasses.asdict(schedule),
         "machine": described,
         "rows": rows,
         "processes": [],
         "scaling": [],
     }
-    reference = scoring.reference_of(rows, settings.dataset, settings.config)
+    reference = judge.reference_of(rows, settings.dataset, settings.config)
     result["reference"] = reference and reference._asdict()
     if not (args.quick or args.rows):
-        result["processes"] = whole_processes(measured, settings, say)
-        result["scaling"] = scaling(table.summarize(result).best_pytorch, settings, cores)
+        result["processes"] = whole_processes(measured, settings)
+        result["scaling"] = scaling(summarize(result).best_pytorch, settings, cores)
     result["load_average"] = [load_average, machine.load_average()]
     return result
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """Of the machine, by a process of its own; see `machine.py`."""
+    """What `harness/machine.py` says of this machine, in a process of its own."""
+    settings_json = json.dumps(dataclasses.asdict(settings))
     done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.machine", json.dumps(dataclasses.asdict(settings))),
+        (sys.executable, "-m", "benchmarks.harness.machine", settings_json),
         cwd=machine.ROOT,
         capture_output=True,
         text=True,
@@ -156,30 +163,26 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 
 def whole_processes(
-    measured: Mapping[str, dict[str, Any]], settings: Settings, say: protocol.Say
+    measured: Mapping[str, dict[str, Any]], settings: Settings
 ) -> list[dict[str, Any]]:
     """What a user waits for, from the start of the process to its end, as the rows were tuned.
 
     Cold is with nothing compiled before, warm with what the cold process left.
     """
-    entrants = [row for row in ROWS if measured.get(row.name, {}).get("turns")]
+    rows = [row for row in ROWS if row.name in WHOLE and measured.get(row.name, {}).get("turns")]
     found: list[dict[str, Any]] = [
-        {"name": row.name, "label": row.label, "cold": [], "warm": []}
-        for row in entrants
-        if row.name in WHOLE
+        {"name": row.name, "label": row.label, "cold": [], "warm": []} for row in rows
     ]
     for number in range(WHOLE_ROUNDS):
-        for entry in found if number % 2 == 0 else reversed(found):
-            row, result = next(r for r in ROWS if r.name == entry["name"]), measured[entry["name"]]
+        pairs = list(zip(rows, found, strict=True))
+        for row, entry in pairs if number % 2 == 0 else reversed(pairs):
+            variant, threads = row.variants[0], measured[row.name]["threads"]
             with tempfile.TemporaryDirectory() as cache:
                 try:
                     for kind in ("cold", "warm"):
-                        entry[kind].append(
-                            protocol.whole_process(
-                                row.variants[0], result["threads"], settings, Path(cache)
-                            )
-                        )
-                except protocol.RowError as error:
+                        run = whole_process(variant, threads, settings, Path(cache))
+                        entry[kind].append(run)
+                except RowError as error:
                     say(f"{row.name}: {error}")
         say(f"whole processes, round {number + 1} of {WHOLE_ROUNDS}")
     return found

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.statistics import estimate
+from benchmarks.tables.statistics import estimate
 from flax_mnist.config import CheckpointPolicy, Config
 from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.runs.observers import Observer

@@ -13,25 +13,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plot, table
+from benchmarks.tables import picture, table
 
 
-def report(result: Mapping[str, Any], path: Path) -> str:
+def write(result: Mapping[str, Any], path: Path) -> str:
     """Writes the table and the picture beside `path`, the file of the result; returns the table."""
     text = table.render(result)
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     try:
-        plot.save(result, path.with_suffix(".png"))
+        picture.save(result, path.with_suffix(".png"))
     except ImportError as error:
         print(f"no picture: {error}", file=sys.stderr)
     return text
 
 
 def main() -> None:
-    """Reports on each file named on the command line."""
     for name in sys.argv[1:]:
         path = Path(name)
-        print(report(json.loads(path.read_text()), path))
+        print(write(json.loads(path.read_text(encoding="utf-8")), path))
 
 
 if __name__ == "__main__":

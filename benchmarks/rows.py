@@ -68,9 +68,13 @@ class Row:
 
 
 def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
+    return Variant(f"benchmarks.loops.pytorch.on_device:{name}", options, ("torch",), True, label)
+
+
+def _loader(name: str, label: str | None = None, **options: Any) -> Variant:
     # The tutorial's loader makes a PIL image of every sample.
-    needs = ("torch", "PIL") if name in ("Tutorial", "TunedLoader") else ("torch",)
-    return Variant(f"benchmarks.loops.pytorch:{name}", options, needs, True, label)
+    needs = ("torch", "PIL")
+    return Variant(f"benchmarks.loops.pytorch.loader:{name}", options, needs, True, label)
 
 
 def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
@@ -78,12 +82,17 @@ def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
     return Variant(f"benchmarks.loops.this_project:{name}", options, needs, label=label)
 
 
+def _keras(steps: int) -> Variant:
+    entry, options = "benchmarks.loops.keras_on_jax:Fit", {"steps_per_execution": steps}
+    return Variant(entry, options, ("keras", "jax"), label=f"{steps} steps a call")
+
+
 def _ceiling(name: str, tune_threads: bool = False, **options: Any) -> tuple[Variant, ...]:
     where = "benchmarks.loops.ceilings"
     return (
-        Variant(f"{where}.by_numpy:{name}", options, (), tune_threads, "NumPy"),
-        Variant(f"{where}.by_pytorch:{name}", options, ("torch",), tune_threads, "PyTorch"),
-        Variant(f"{where}.by_xla:{name}", options, ("jax",), False, "XLA"),
+        Variant(f"{where}.by_numpy:Numpy{name}", options, (), tune_threads, "NumPy"),
+        Variant(f"{where}.by_pytorch:Torch{name}", options, ("torch",), tune_threads, "PyTorch"),
+        Variant(f"{where}.by_xla:Xla{name}", options, ("jax",), False, "XLA"),
     )
 
 
@@ -92,107 +101,43 @@ PEAK_SIZE = 2048
 COPY_SIZE = 2**26
 """Numbers in the large copy: 268 MB, more than any cache."""
 
+_TUTORIAL = (_loader("Tutorial"),)
+_TUNED = tuple(_loader("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2))
+_OPTIMIZERS = tuple(_pytorch("Eager", name, optimizer=name) for name in ("fused", "foreach"))
+_COMPILED = (_pytorch("Compiled", mode="default"),)
+_LESS_OVERHEAD = (_pytorch("Compiled", mode="reduce-overhead"),)
+_MANY = (_ours("ManyModels", "one vmap"), _ours("ModelsByCore", "a core for each"))
+_BFLOAT16 = (_ours("EpochScan", precision="bfloat16"),)
+_NUMPY = (Variant("benchmarks.loops.numpy_backprop:Backpropagation", tune_threads=True),)
+_TINYGRAD = (Variant("benchmarks.loops.tinygrad_jit:Jit", needs=("tinygrad",)),)
+
 ROWS: tuple[Row, ...] = (
-    Row("P1", "the tutorial's loop", "headline", "pytorch", (_pytorch("Tutorial"),), True),
-    Row(
-        "P2",
-        "P1, loader tuned",
-        "headline",
-        "pytorch",
-        tuple(_pytorch("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2)),
-    ),
-    Row("P3", "eager on the device", "headline", "pytorch", (_pytorch("Eager"),), True),
-    Row(
-        "P4",
-        "fused or foreach",
-        "headline",
-        "pytorch",
-        (
-            _pytorch("Eager", "fused", optimizer="fused"),
-            _pytorch("Eager", "foreach", optimizer="foreach"),
-        ),
-    ),
-    Row(
-        "P5",
-        "torch.compile",
-        "headline",
-        "pytorch",
-        (_pytorch("Compiled", mode="default"),),
-    ),
-    Row(
-        "P6",
-        "reduce-overhead",
-        "headline",
-        "pytorch",
-        (_pytorch("Compiled", mode="reduce-overhead"),),
-    ),
+    Row("P1", "the tutorial's loop", "headline", "pytorch", _TUTORIAL, quick=True),
+    Row("P2", "P1, loader tuned", "headline", "pytorch", _TUNED),
+    Row("P3", "eager on the device", "headline", "pytorch", (_pytorch("Eager"),), quick=True),
+    Row("P4", "fused or foreach", "headline", "pytorch", _OPTIMIZERS),
+    Row("P5", "torch.compile", "headline", "pytorch", _COMPILED),
+    Row("P6", "reduce-overhead", "headline", "pytorch", _LESS_OVERHEAD),
     Row("P7", "CUDA graph", "headline", "pytorch", (_pytorch("CudaGraph"),)),
-    Row("P8", "vmap over models", "labelled", "pytorch", (_pytorch("ManyModels"),)),
+    Row("P8", "vmap over models", "labelled", "pytorch", (_pytorch("VmapModels"),)),
     Row("P9", "P3 in TF32", "labelled", "pytorch", (_pytorch("Eager", tf32=True),)),
-    Row("J1", "jitted step a call", "headline", "ours", (_ours("Step"),), True),
-    Row("J2", "epoch scan: the CLI", "headline", "ours", (_ours("EpochScan"),), True),
+    Row("J1", "jitted step a call", "headline", "ours", (_ours("Step"),), quick=True),
+    Row("J2", "epoch scan: the CLI", "headline", "ours", (_ours("EpochScan"),), quick=True),
     Row("J3", "all epochs at once", "headline", "ours", (_ours("AllEpochs"),)),
-    Row(
-        "J4",
-        "many models: sweep",
-        "labelled",
-        "ours",
-        (_ours("ManyModels", "one vmap"), _ours("Sweep", "a core for each")),
-        True,
-    ),
-    Row(
-        "J5",
-        "J2 in bfloat16",
-        "labelled",
-        "ours",
-        (_ours("EpochScan", precision="bfloat16"),),
-    ),
+    Row("J4", "many models: sweep", "labelled", "ours", _MANY, quick=True),
+    Row("J5", "J2 in bfloat16", "labelled", "ours", _BFLOAT16),
     Row("J6", "J2 in TF32", "labelled", "ours", (_ours("FrameworkPrecision"),)),
-    Row(
-        "N1",
-        "NumPy, by hand",
-        "headline",
-        "peers",
-        (Variant("benchmarks.loops.numpy_backprop:Backpropagation", tune_threads=True),),
-        True,
-    ),
-    Row(
-        "K1",
-        "Keras 3 on JAX",
-        "headline",
-        "peers",
-        tuple(
-            Variant(
-                "benchmarks.loops.keras_on_jax:Fit",
-                {"steps_per_execution": steps},
-                ("keras", "jax"),
-                label=f"{steps} steps a call",
-            )
-            for steps in (1, 32)
-        ),
-    ),
-    Row(
-        "T1",
-        "tinygrad",
-        "headline",
-        "peers",
-        (Variant("benchmarks.loops.tinygrad_jit:Jit", needs=("tinygrad",)),),
-    ),
-    Row(
-        "G1",
-        "the eight products",
-        "ceiling",
-        "ceilings",
-        _ceiling("StepProducts", tune_threads=True),
-        True,
-    ),
+    Row("N1", "NumPy, by hand", "headline", "peers", _NUMPY, quick=True),
+    Row("K1", "Keras 3 on JAX", "headline", "peers", (_keras(1), _keras(32))),
+    Row("T1", "tinygrad", "headline", "peers", _TINYGRAD),
+    Row("G1", "the eight products", "ceiling", "ceilings", _ceiling("Products", True), quick=True),
     Row(
         "G2",
         "a large product",
         "ceiling",
         "ceilings",
         _ceiling("LargeProduct", size=PEAK_SIZE),
-        True,
+        quick=True,
     ),
     Row("G3", "a large copy", "ceiling", "ceilings", _ceiling("Copy", size=COPY_SIZE)),
 )

@@ -18,20 +18,19 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks import torch_reference as reference
+from benchmarks.equivalence import stored_runs
+from benchmarks.equivalence import torch_reference as reference
+from benchmarks.equivalence.sides import torch_split
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
-
-RESULTS = Path(__file__).parent / "results" / "torch_seeds.json"
 
 
 def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
     """Trains the tutorial's network from seeds 0, 1, ..., each deciding its weights and order."""
     config = Config()
-    inputs = reference.normalize(dataset.train.images)
-    targets = torch.tensor(dataset.train.labels).long()
-    test_inputs = reference.normalize(dataset.test.images)
-    test_targets = torch.tensor(dataset.test.labels).long()
+    (inputs, targets), test = (
+        torch_split(split, config) for split in (dataset.train, dataset.test)
+    )
     runs = []
     for seed in range(seeds):
         torch.manual_seed(seed)
@@ -46,7 +45,7 @@ def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
             config.learning_rate,
             config.momentum,
         )
-        test_loss, accuracy = reference.evaluate(model, test_inputs, test_targets)
+        test_loss, accuracy = reference.evaluate(model, *test)
         print(f"seed {seed}: test loss {test_loss:.4f}, test accuracy {accuracy:.2%}", flush=True)
         runs.append(
             {
@@ -69,27 +68,6 @@ def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
     }
 
 
-def load(dataset: Dataset) -> list[dict[str, Any]]:
-    """The stored runs on this dataset.
-
-    Raises:
-        LookupError: there are none on these very images and labels.
-    """
-    stored = _stored().get(dataset.name)
-    if stored is None or stored["data"] != dataset.digest():
-        raise LookupError(
-            f"{RESULTS.name} holds no runs on this {dataset.name}: "
-            f"python -m benchmarks.torch_seeds --dataset {dataset.name} adds them."
-        )
-    runs: list[dict[str, Any]] = stored["runs"]
-    return runs
-
-
-def _stored() -> dict[str, Any]:
-    stored: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    return stored
-
-
 def dump(results: dict[str, Any]) -> str:
     """JSON with one run a line, so that a difference between two versions can be read."""
     deeper_than_a_run = re.compile(r"\n {4,}|\n {3}(?=[}\]])")
@@ -109,9 +87,8 @@ def main(
     """
     torch.set_num_threads(threads)
     data = load_dataset(dataset, data_dir)
-    results = _stored() | {data.name: torch_seeds(data, seeds)}
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(dump(results))
+    results = stored_runs.read() | {data.name: torch_seeds(data, seeds)}
+    stored_runs.FILE.write_text(dump(results))
 
 
 if __name__ == "__main__":

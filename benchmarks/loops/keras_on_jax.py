@@ -10,7 +10,14 @@ import jax
 import keras
 import numpy as np
 
-from benchmarks.program import CLASSES, PIXELS, Program, Settings, Weights
+from benchmarks.harness.program import (
+    PIXELS,
+    Program,
+    Settings,
+    Weights,
+    layer_shapes,
+    normalize,
+)
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
 
@@ -29,24 +36,20 @@ class Fit(Program):
         self.batch_size = config.batch_size
         keras.utils.set_random_seed(config.seed)
         layers = [keras.layers.Input((PIXELS,))]
-        fan_in = PIXELS
-        for i, size in enumerate((*config.hidden_sizes, CLASSES)):
+        for i, (fan_in, size) in enumerate(layer_shapes(config)):
             # torch.nn.Linear's rule.
             rule = keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
             activation = "relu" if i < len(config.hidden_sizes) else None
             layers.append(
                 keras.layers.Dense(size, activation, kernel_initializer=rule, bias_initializer=rule)
             )
-            fan_in = size
         self.model = keras.Sequential(layers)
         self.model.compile(
             optimizer=keras.optimizers.SGD(config.learning_rate, config.momentum),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             steps_per_execution=steps_per_execution,
         )
-        images = dataset.train.images.reshape(len(dataset.train.images), -1)
-        self.inputs = ((images / np.float32(255) - 0.5) / 0.5).astype(np.float32)
-        self.labels = dataset.train.labels
+        self.inputs, self.labels = normalize(dataset.train.images), dataset.train.labels
 
     def epoch(self) -> None:
         history = self.model.fit(

@@ -12,10 +12,17 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.program import CLASSES, PIXELS, Program, Settings, UnavailableError, Weights
+from benchmarks.harness.program import (
+    Program,
+    Settings,
+    UnavailableError,
+    Weights,
+    batches,
+    initial_layers,
+    normalize,
+)
 from flax_mnist.data.dataset import Dataset
-
-Matrix = NDArray[np.float32]
+from flax_mnist.data.order import epoch_order
 
 
 class Backpropagation(Program):
@@ -29,35 +36,20 @@ class Backpropagation(Program):
             raise UnavailableError("it is plain SGD")
         self.seed, self.batch_size = config.seed, config.batch_size
         self.learning_rate = config.learning_rate
-        images, labels = dataset.train
-        self.inputs: Matrix = images.reshape(len(images), -1).astype(np.float32)
-        self.inputs /= 255
-        self.inputs -= 0.5
-        self.inputs /= 0.5
-        self.labels = labels
-        rng = np.random.default_rng(config.seed)
-        self.sizes = (PIXELS, *config.hidden_sizes, CLASSES)
-        self.layers: list[tuple[Matrix, Matrix]] = []
-        for fan_in, fan_out in pairwise(self.sizes):
-            bound = fan_in**-0.5
-            kernel = rng.uniform(-bound, bound, (fan_in, fan_out)).astype(np.float32)
-            self.layers.append((kernel, rng.uniform(-bound, bound, fan_out).astype(np.float32)))
-        n, full = len(labels), min(self.batch_size, len(labels))
+        self.inputs, self.labels = normalize(dataset.train.images), dataset.train.labels
+        self.layers = initial_layers(config, np.random.default_rng(config.seed))
+        sizes = (len(self.inputs[0]), *(len(bias) for _, bias in self.layers))
+        n, full = len(self.labels), min(self.batch_size, len(self.labels))
         self.workspaces = {
-            batch: _Workspace(batch, self.sizes) for batch in {full, n % self.batch_size} - {0}
+            batch: _Workspace(batch, sizes) for batch in {full, n % self.batch_size} - {0}
         }
         self.epochs_done = 0
 
     def epoch(self) -> None:
-        n = len(self.labels)
-        # The same numbers as flax_mnist.train.epoch_order, which would import jax.
-        rng = np.random.default_rng((self.seed, self.epochs_done))
-        order = rng.permutation(n).astype(np.int32)
+        order = epoch_order(self.seed, self.epochs_done, len(self.labels))
         self.epochs_done += 1
-        total = 0.0
-        for start in range(0, n, self.batch_size):
-            total += self.step(order[start : start + self.batch_size])
-        self.loss = total / -(-n // self.batch_size)
+        losses = [self.step(rows) for rows in batches(order, self.batch_size)]
+        self.loss = sum(losses) / len(losses)
 
     def step(self, rows: NDArray[np.int32]) -> float:
         """One step of gradient descent; the loss before it."""

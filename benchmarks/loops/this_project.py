@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.program import Program, Settings, UnavailableError, Weights, batches
+from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batches
 from flax_mnist import model, train
 from flax_mnist.config import Config, Precision
 from flax_mnist.data.dataset import Dataset
@@ -172,7 +172,7 @@ class ManyModels(_Jax):
         ]
 
 
-class Sweep(ManyModels):
+class ModelsByCore(ManyModels):
     """What `flax-mnist sweep` runs on a CPU: a device a core, which trains its models in turn."""
 
     def cpu_devices(self, settings: Settings) -> int:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from tinygrad import Device, Tensor, TinyJit
 from tinygrad.helpers import DEV
 
-from benchmarks.program import CLASSES, PIXELS, Program, Settings, UnavailableError, Weights
+from benchmarks.harness.program import (
+    Program,
+    Settings,
+    UnavailableError,
+    Weights,
+    batches,
+    initial_layers,
+    normalize,
+)
 from flax_mnist.data.dataset import Dataset
 
 
@@ -30,19 +37,12 @@ class Jit(Program):
         if config.momentum:
             raise UnavailableError("it is plain SGD")
         self.batch_size, self.learning_rate = config.batch_size, config.learning_rate
-        rng = np.random.default_rng(config.seed)
         self.rng = np.random.default_rng(config.seed + 1)
-        self.params: list[tuple[Tensor, Tensor]] = []
-        for fan_in, fan_out in pairwise((PIXELS, *config.hidden_sizes, CLASSES)):
-            bound = fan_in**-0.5
-            shapes = (fan_in, fan_out), (fan_out,)
-            kernel, bias = (
-                Tensor(rng.uniform(-bound, bound, shape).astype(np.float32)).realize()
-                for shape in shapes
-            )
-            self.params.append((kernel, bias))
-        images, labels = dataset.train
-        inputs = ((images.reshape(len(images), -1) / np.float32(255) - 0.5) / 0.5).astype("f4")
+        layers = initial_layers(config, np.random.default_rng(config.seed))
+        self.params = [
+            (Tensor(kernel).realize(), Tensor(bias).realize()) for kernel, bias in layers
+        ]
+        inputs, labels = normalize(dataset.train.images), dataset.train.labels
         self.inputs, self.labels = Tensor(inputs).realize(), Tensor(labels).realize()
         # A captured program has one batch size: the tail takes one of its own.
         self.steps: dict[int, Any] = {
@@ -63,8 +63,7 @@ class Jit(Program):
 
     def epoch(self) -> None:
         order = self.rng.permutation(len(self.labels)).astype(np.int32)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        for rows in batches(order, self.batch_size):
             self.loss = self.steps[len(rows)](Tensor(rows).realize())
 
     def wait(self) -> None:

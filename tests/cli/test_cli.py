@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import flax_mnist
-from benchmarks.torch_reference import build_model, evaluate, normalize
+from benchmarks.equivalence.torch_reference import build_model, evaluate, normalize
 from flax_mnist.store import run_folder
 from flax_mnist.store.record import read_config
 from tests.helpers.command_line import COMMAND, ask, environment, refused, run, said

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import flax_mnist
-from benchmarks import table
 from benchmarks.rows import ROWS
+from benchmarks.tables import table
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics
 from tests.helpers.documents import ROOT, prose, subcommands

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import flax_mnist
-from benchmarks import table
+from benchmarks.tables import table
 from tests.helpers.documents import ROOT, blocks, parse_command, subcommands
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

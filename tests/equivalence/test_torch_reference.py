@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import torch_reference as reference
+from benchmarks.equivalence import torch_reference as reference
 
 
 def random_data(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +113,7 @@ def test_all_in_one_tensor_is_bit_identical_to_the_tutorial(momentum: float) -> 
     lines: list[str] = []
     loader = reference.tutorial_loader(images, labels, generator=torch.Generator().manual_seed(1))
     expected = reference.train_tutorial(
-        tutorial, loader, epochs=3, momentum=momentum, report=lines.append
+        tutorial, loader, epochs=3, momentum=momentum, say=lines.append
     )
 
     generator = torch.Generator().manual_seed(1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.torch_reference import build_model, normalize
+from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config
 from flax_mnist.cli.main import main
 from flax_mnist.show import inspection

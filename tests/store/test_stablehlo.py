@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 import torch
 
-from benchmarks.torch_reference import build_model, normalize
+from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config, init_state, predict
 from flax_mnist.cli.main import main
 from flax_mnist.errors import RequestError

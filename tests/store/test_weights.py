@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from benchmarks.torch_reference import build_model, normalize
+from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config, from_torch_state_dict, init_state, predict, to_torch_state_dict
 from flax_mnist.config import MAX_WEIGHTS
 from flax_mnist.errors import DataError, RequestError

@@ -4,40 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.program import PIXELS, Program, Settings, UnavailableError, layer_shapes
+from benchmarks.harness.program import PIXELS, Program, Settings, UnavailableError, layer_shapes
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 
 
-class _OnCpu(Program):
-    def __init__(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+class OnCpu(Program):
+    """A program that there is for the CPU only."""
+
+    def __init__(self, settings: Settings) -> None:
         if settings.device != "cpu":
             raise UnavailableError("NumPy runs on the CPU only")
-        self.prepare(dataset, settings, **options)
-
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        raise NotImplementedError
 
 
-class StepProducts(_OnCpu):
+class NumpyProducts(OnCpu):
     """An epoch of the matrix products of a step, each with what it needs from those before."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        config = settings.config
-        self.full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        self.step = _Products(config, config.batch_size)
-        self.tail = _Products(config, tail)
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        super().__init__(settings)
+        size = settings.config.batch_size
+        self.full, tail = divmod(len(dataset.train.labels), size)
+        self.step = _NumpyStep(settings.config, size)
+        self.tail = _NumpyStep(settings.config, tail) if tail else None
 
     def epoch(self) -> None:
         for _ in range(self.full):
             self.step.run()
-        if self.tail.batch:
+        if self.tail:
             self.tail.run()
 
 
-class _Products:
+class _NumpyStep:
     def __init__(self, config: Config, batch: int) -> None:
-        self.batch, layers = batch, layer_shapes(config)
+        layers = layer_shapes(config)
         sizes = [PIXELS, *(fan_out for _, fan_out in layers)]
         rng = np.random.default_rng(0)
         self.kernels = [
@@ -59,11 +58,11 @@ class _Products:
                 d = np.dot(d, self.kernels[k].T, out=self.gradients[k])
 
 
-class LargeProduct(_OnCpu):
+class NumpyLargeProduct(OnCpu):
     """One product of two `size` x `size` matrices."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        size = options["size"]
+    def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
+        super().__init__(settings)
         self.a = np.ones((size, size), np.float32)
         self.out = np.empty_like(self.a)
 
@@ -71,11 +70,12 @@ class LargeProduct(_OnCpu):
         np.dot(self.a, self.a, out=self.out)
 
 
-class Copy(_OnCpu):
+class NumpyCopy(OnCpu):
     """One copy of `size` float32 numbers."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        self.a = np.ones(options["size"], np.float32)
+    def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
+        super().__init__(settings)
+        self.a = np.ones(size, np.float32)
         self.out = np.ones_like(self.a)
 
     def epoch(self) -> None:

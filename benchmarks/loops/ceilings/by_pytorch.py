@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.loops.pytorch import choose_device
-from benchmarks.program import PIXELS, Program, Settings, layer_shapes
+from benchmarks.harness.program import PIXELS, Settings, layer_shapes
+from benchmarks.loops.pytorch.base import OnTorch
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 
 
-class _OnTorch(Program):
-    def __init__(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        self.place = choose_device(settings)
-        self.device = torch.cuda.get_device_name() if self.place.type == "cuda" else "cpu"
-        self.prepare(dataset, settings, **options)
-
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        raise NotImplementedError
-
-    def wait(self) -> None:
-        if self.place.type == "cuda":
-            torch.cuda.synchronize()
-
-    def device_memory(self) -> int | None:
-        return torch.cuda.max_memory_allocated() if self.place.type == "cuda" else None
-
-
-class StepProducts(_OnTorch):
+class TorchProducts(OnTorch):
     """An epoch of the matrix products of a step, each with what it needs from those before."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        super().__init__(settings)
         config = settings.config
         self.full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        self.step = _Products(config, config.batch_size, self.place)
-        self.tail = _Products(config, tail, self.place)
+        self.step = _TorchStep(config, config.batch_size, self.place)
+        self.tail = _TorchStep(config, tail, self.place) if tail else None
         self.graph = None
         if self.place.type == "cuda":
             self.step.run()
@@ -49,13 +33,13 @@ class StepProducts(_OnTorch):
                 self.graph.replay()
             else:
                 self.step.run()
-        if self.tail.batch:
+        if self.tail:
             self.tail.run()
 
 
-class _Products:
+class _TorchStep:
     def __init__(self, config: Config, batch: int, place: torch.device) -> None:
-        self.batch, layers = batch, layer_shapes(config)
+        layers = layer_shapes(config)
         sizes = [PIXELS, *(fan_out for _, fan_out in layers)]
         self.kernels = [torch.randn(shape, device=place) / shape[0] ** 0.5 for shape in layers]
         self.kernel_gradients = [torch.empty_like(kernel) for kernel in self.kernels]
@@ -73,22 +57,24 @@ class _Products:
                 d = torch.mm(d, self.kernels[k].t(), out=self.gradients[k])
 
 
-class LargeProduct(_OnTorch):
+class TorchLargeProduct(OnTorch):
     """One product of two `size` x `size` matrices."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        self.a = torch.ones(options["size"], options["size"], device=self.place)
+    def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
+        super().__init__(settings)
+        self.a = torch.ones(size, size, device=self.place)
         self.out = torch.empty_like(self.a)
 
     def epoch(self) -> None:
         torch.mm(self.a, self.a, out=self.out)
 
 
-class Copy(_OnTorch):
+class TorchCopy(OnTorch):
     """One copy of `size` float32 numbers."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        self.a = torch.ones(options["size"], device=self.place)
+    def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
+        super().__init__(settings)
+        self.a = torch.ones(size, device=self.place)
         self.out = torch.ones_like(self.a)
 
     def epoch(self) -> None:

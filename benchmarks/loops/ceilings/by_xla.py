@@ -8,29 +8,31 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from benchmarks.program import PIXELS, Program, Settings, layer_shapes
+from benchmarks.harness.program import PIXELS, Program, Settings, layer_shapes
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
 
 
-class _OnXla(Program):
-    def __init__(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        place = runtime.start(settings.device, settings.config, settings.compilation_cache)  # type: ignore[arg-type]
-        self.device = place.device_kind
-        self.out: Any = ()
-        self.prepare(dataset, settings, **options)
+class OnXla(Program):
+    """A program compiled by XLA."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        raise NotImplementedError
+    def __init__(self, settings: Settings) -> None:
+        self.device = runtime.start(
+            settings.device,  # type: ignore[arg-type]
+            settings.config,
+            settings.compilation_cache,
+        ).device_kind
+        self.out: Any = ()
 
     def wait(self) -> None:
         jax.block_until_ready(self.out)
 
 
-class StepProducts(_OnXla):
+class XlaProducts(OnXla):
     """An epoch of the matrix products of a step, each with what it needs from those before."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        super().__init__(settings)
         config = settings.config
         full, tail = divmod(len(dataset.train.labels), config.batch_size)
         self.kernels = [jnp.full(shape, 1 / shape[0]) for shape in layer_shapes(config)]
@@ -73,22 +75,24 @@ def multiply(kernels: list[Array], images: Array) -> list[Array]:
     return gradients[::-1]
 
 
-class LargeProduct(_OnXla):
+class XlaLargeProduct(OnXla):
     """One product of two `size` x `size` matrices."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        self.a = jnp.ones((options["size"], options["size"]))
+    def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
+        super().__init__(settings)
+        self.a = jnp.ones((size, size))
         self.run = jax.jit(lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST))
 
     def epoch(self) -> None:
         self.out = self.run(self.a)
 
 
-class Copy(_OnXla):
+class XlaCopy(OnXla):
     """One pass over `size` float32 numbers that writes as many."""
 
-    def prepare(self, dataset: Dataset, settings: Settings, **options: int) -> None:
-        self.a = jnp.ones(options["size"])
+    def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
+        super().__init__(settings)
+        self.a = jnp.ones(size)
         self.run = jax.jit(lambda a: a + 1, donate_argnums=0)
 
     def epoch(self) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.statistics import estimate
-from benchmarks.table import epoch_times, summarize
+from benchmarks.tables.statistics import Estimate, estimate
+from benchmarks.tables.summary import Line, epoch_times, summarize
 
 COLOURS = {"pytorch": "#d1603d", "ours": "#2f6f9f", "peers": "#7a9e48", "ceilings": "#9a9a9a"}
 
@@ -21,55 +21,56 @@ def save(result: Mapping[str, Any], path: Path) -> None:
     import matplotlib.figure
 
     series = scaling_series(result)
-    lines = [line for line in summarize(result).lines if line.images_per_second]
+    rates = [
+        (line, line.images_per_second)
+        for line in reversed(summarize(result).lines)
+        if line.images_per_second
+    ]
     figure = matplotlib.figure.Figure(
-        (15 if series else 8, 1.6 + 0.36 * max(len(lines), 8 if series else 0)),
+        (15 if series else 8, 1.6 + 0.36 * max(len(rates), 8 if series else 0)),
         layout="constrained",
     )
-    panels = figure.subplots(1, 3 if series else 1, squeeze=False)[0]
-
-    bars = panels[0]
-    longest = max(
-        (line.images_per_second.high for line in lines if line.images_per_second), default=1
-    )
-    for place, line in enumerate(reversed(lines)):
-        rate = line.images_per_second
-        assert rate
-        bars.barh(
-            place,
-            rate.value,
-            color=COLOURS[line.family],
-            alpha=1 if line.kind == "headline" else 0.55,
-            hatch="xx" if line.status == "invalid" else None,
-            xerr=[[rate.value - rate.low], [rate.high - rate.value]],
-            error_kw={"lw": 1, "capsize": 2},
-        )
-        text = f"{rate.value / 1e3:,.0f}k" + ("  INVALID" if line.status == "invalid" else "")
-        bars.text(rate.high + longest / 80, place, text, va="center", fontsize=8)
-    names = [
-        f"{line.label}{' *' if line.kind == 'labelled' else ''}  {line.name}"
-        for line in reversed(lines)
-    ]
-    bars.set_yticks(range(len(lines)), names, fontsize=8)
-    bars.set_xlim(0, 1.14 * longest)
-    bars.set_xlabel("training images a second (pale: not the headline rule)")
-    bars.xaxis.set_major_formatter(lambda x, _: f"{x / 1e3:,.0f}k")
-    bars.spines[["top", "right"]].set_visible(False)
+    bars, *panels = figure.subplots(1, 3 if series else 1, squeeze=False)[0]
+    _draw_rates(bars, rates)
+    if series:
+        for panel, key in zip(panels, ("batch_size", "models"), strict=True):
+            _draw_scaling(panel, key, series.get(key, {}))
     machine = result["machine"]
     figure.suptitle(
         f"{machine['dataset']}, batches of {result['settings']['config']['batch_size']}, on "
         f"{machine['device']}, {machine['cores']} cores",
         fontsize=10,
     )
-    if series:
-        for panel, key in zip(panels[1:], ("batch_size", "models"), strict=True):
-            _draw_scaling(panel, key, series.get(key, {}))
     figure.savefig(path, dpi=130)
 
 
-def scaling_series(result: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[int, Any]]]]:
+def _draw_rates(panel: Any, rates: Sequence[tuple[Line, Estimate]]) -> None:
+    longest = max((rate.high for _, rate in rates), default=1)
+    names = []
+    for place, (line, rate) in enumerate(rates):
+        is_invalid = line.status == "invalid"
+        panel.barh(
+            place,
+            rate.value,
+            color=COLOURS[line.family],
+            alpha=1 if line.kind == "headline" else 0.55,
+            hatch="xx" if is_invalid else None,
+            xerr=[[rate.value - rate.low], [rate.high - rate.value]],
+            error_kw={"lw": 1, "capsize": 2},
+        )
+        text = f"{rate.value / 1e3:,.0f}k" + ("  INVALID" if is_invalid else "")
+        panel.text(rate.high + longest / 80, place, text, va="center", fontsize=8)
+        names.append(f"{line.label}{' *' if line.kind == 'labelled' else ''}  {line.name}")
+    panel.set_yticks(range(len(rates)), names, fontsize=8)
+    panel.set_xlim(0, 1.14 * longest)
+    panel.set_xlabel("training images a second (pale: not the headline rule)")
+    panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1e3:,.0f}k")
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def scaling_series(result: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[int, Estimate]]]]:
     """`{"batch_size": {"J2": [(16, images/s), ...]}, "models": ...}`."""
-    found: dict[str, dict[str, list[tuple[int, Any]]]] = {}
+    found: dict[str, dict[str, list[tuple[int, Estimate]]]] = {}
     n = result["machine"]["images"]
     for point in result.get("scaling", ()):
         for row in point["rows"]:
@@ -80,7 +81,7 @@ def scaling_series(result: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[
     return found
 
 
-def _draw_scaling(panel: Any, key: str, lines: Mapping[str, list[tuple[int, Any]]]) -> None:
+def _draw_scaling(panel: Any, key: str, lines: Mapping[str, list[tuple[int, Estimate]]]) -> None:
     for name, points in lines.items():
         colour = COLOURS["pytorch" if name.startswith("P") else "ours"]
         values, rates = [value for value, _ in points], [rate for _, rate in points]

@@ -92,6 +92,27 @@ def epoch_flops(config: Config, n: int) -> int:
     return 2 * n * (3 * forward - layers[0][0] * layers[0][1])
 
 
+def initial_layers(
+    config: Config, rng: np.random.Generator
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Kernel [fan_in, fan_out] and bias [fan_out] of each layer, by the rule of torch.nn.Linear."""
+    layers = []
+    for fan_in, fan_out in layer_shapes(config):
+        bound = fan_in**-0.5
+        kernel, bias = (rng.uniform(-bound, bound, shape) for shape in ((fan_in, fan_out), fan_out))
+        layers.append((kernel.astype(np.float32), bias.astype(np.float32)))
+    return layers
+
+
+def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pixels [n, 28, 28] as inputs [n, 784] from -1 to 1, in no more memory than those take."""
+    inputs = images.reshape(len(images), -1).astype(np.float32)
+    inputs /= 255
+    inputs -= 0.5
+    inputs /= 0.5
+    return inputs
+
+
 def batches(order: NDArray[np.int32], size: int) -> list[NDArray[np.int32]]:
     """The order cut into batches, the short last one kept."""
     return [order[start : start + size] for start in range(0, len(order), size)]

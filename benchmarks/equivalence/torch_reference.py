@@ -56,12 +56,11 @@ class MNIST(Dataset[Sample]):
         self,
         images: npt.NDArray[np.uint8],
         labels: npt.NDArray[np.integer[Any]],
-        transform: Callable[[Image.Image], torch.Tensor] | None = None,
     ) -> None:
         from PIL import Image  # the rest of this file does without it
 
         self.images, self.labels = images, labels
-        self.transform = transform or torchvision_transform()
+        self.transform = torchvision_transform()
         self.to_picture = Image.fromarray
 
     def __len__(self) -> int:
@@ -148,15 +147,15 @@ def train_tutorial(
     epochs: int = 5,
     lr: float = 0.003,
     momentum: float = 0.0,
-    report: Callable[[str], object] = print,
+    say: Callable[[str], object] = print,
 ) -> list[float]:
-    """The tutorial's training: changes ``model``, reports and returns each epoch's loss."""
+    """The tutorial's training: changes ``model``, says and returns each epoch's loss."""
     criterion = nn.NLLLoss()
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     losses = []
     for _ in range(epochs):
         losses.append(train_epoch(model, criterion, optimizer, trainloader))
-        report(f"Training loss: {losses[-1]}")
+        say(f"Training loss: {losses[-1]}")
     return losses
 
 

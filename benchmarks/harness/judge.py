@@ -6,18 +6,15 @@ are scored on the test images here, in float64, whatever framework they came fro
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.program import Weights
+from benchmarks.equivalence import stored_runs
+from benchmarks.harness.program import Weights
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Split
-
-STORED = Path(__file__).parent / "results" / "torch_seeds.json"
 
 ACCURACY_TOLERANCE = 0.015
 """Between two seeds the standard deviation is 0.0018 on MNIST and 0.0030 on synthetic."""
@@ -28,13 +25,6 @@ The sharper of the two: half the steps cost a third of the loss, but only two po
 """
 
 
-class Score(NamedTuple):
-    """On the test images."""
-
-    loss: float
-    accuracy: float
-
-
 class Reference(NamedTuple):
     """What the tutorial comes to."""
 
@@ -43,7 +33,7 @@ class Reference(NamedTuple):
     source: str
 
 
-def score(weights: Weights, test: Split) -> Score:
+def score(weights: Weights, test: Split) -> tuple[float, float]:
     """Mean negative log-likelihood in nats and accuracy of a network, in float64."""
     x = (test.images.reshape(len(test.images), -1) / 255 - 0.5) / 0.5
     layers = len(weights) // 2
@@ -55,14 +45,12 @@ def score(weights: Weights, test: Split) -> Score:
     x = x - x.max(axis=1, keepdims=True)
     log_probs = x - np.log(np.exp(x).sum(axis=1, keepdims=True))
     loss = -log_probs[np.arange(len(x)), test.labels].mean()
-    return Score(float(loss), float((x.argmax(axis=1) == test.labels).mean()))
+    return float(loss), float((x.argmax(axis=1) == test.labels).mean())
 
 
 def stored_reference(dataset: str, config: Config) -> Reference | None:
     """The mean over the stored runs of the tutorial on this dataset; None where there are none."""
-    if not STORED.exists():
-        return None
-    stored = json.loads(STORED.read_text()).get(dataset)
+    stored = stored_runs.read().get(dataset)
     if stored is None or any(
         (tuple(value) if isinstance(value, list) else value) != getattr(config, name)
         for name, value in stored["config"].items()

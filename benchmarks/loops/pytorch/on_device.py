@@ -1,137 +1,26 @@
-"""PyTorch's loops: from the tutorial's own to the fastest that its documentation knows."""
+"""Loops with all data in one tensor on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from torch import nn, optim
 from torch.func import functional_call, grad, grad_and_value, stack_module_state, vmap
-from torch.utils.data import DataLoader
 
-from benchmarks import torch_reference as reference
-from benchmarks.program import Program, Settings, UnavailableError, Weights
+from benchmarks.equivalence import torch_reference as reference
+from benchmarks.harness.program import Settings, UnavailableError, Weights
+from benchmarks.loops.pytorch.base import PyTorchLoop
 from flax_mnist.data.dataset import Dataset, Split
 
 
-def choose_device(settings: Settings) -> torch.device:
-    """PyTorch's name for the run's device."""
-    if settings.device == "cpu":
-        return torch.device("cpu")
-    if settings.device != "gpu":
-        raise UnavailableError(f"this PyTorch has no {settings.device}")
-    if not torch.cuda.is_available():
-        raise UnavailableError("this PyTorch finds no GPU")
-    return torch.device("cuda")
+def _upload(split: Split, place: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs float32 [n, 784] and labels int64 [n] on the device."""
+    inputs = reference.normalize(split.images).to(place)
+    return inputs, torch.tensor(split.labels).long().to(place)
 
 
-class _PyTorch(Program):
-    def __init__(self, dataset: Dataset, settings: Settings, tf32: bool = False) -> None:
-        self.place = choose_device(settings)
-        if tf32 and self.place.type != "cuda":
-            raise UnavailableError("a CPU has no TF32: it would be P3")
-        # What PyTorch does anyway; said here because the rows are compared on it.
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        self.device = torch.cuda.get_device_name() if self.place.type == "cuda" else "cpu"
-        self.config = settings.config
-        torch.manual_seed(self.config.seed)
-        # Seeded apart from the weights, so that the order of the batches is known from outside.
-        self.generator = torch.Generator(self.generator_place()).manual_seed(self.config.seed)
-        self.model = reference.build_model(self.config.hidden_sizes).to(self.place)
-        self.criterion = nn.NLLLoss()
-        self.prepare(dataset, settings)
-
-    def prepare(self, dataset: Dataset, settings: Settings) -> None:
-        raise NotImplementedError
-
-    def generator_place(self) -> torch.device:
-        return self.place
-
-    def make_optimizer(self, **options: Any) -> optim.Optimizer:
-        rate, momentum = self.config.learning_rate, self.config.momentum
-        return optim.SGD(self.model.parameters(), lr=rate, momentum=momentum, **options)
-
-    def wait(self) -> None:
-        if self.place.type == "cuda":
-            torch.cuda.synchronize()
-
-    def weights(self) -> list[Weights]:
-        state = self.model.state_dict()
-        return [{name: tensor.cpu().numpy().copy() for name, tensor in state.items()}]
-
-    def device_memory(self) -> int | None:
-        return torch.cuda.max_memory_allocated() if self.place.type == "cuda" else None
-
-
-# ---- a DataLoader of single images ----------------------------------------------------------
-
-
-class _OnDevice:
-    """A loader whose batches are moved to the device as they come."""
-
-    def __init__(self, loader: DataLoader[reference.Sample], place: torch.device) -> None:
-        self.loader, self.place = loader, place
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[list[torch.Tensor]]:
-        for images, labels in self.loader:
-            yield [images.to(self.place, non_blocking=True), labels.to(self.place)]
-
-
-class Tutorial(_PyTorch):
-    """The tutorial's loop word for word, `DataLoader` and `.item()` included."""
-
-    def prepare(self, dataset: Dataset, settings: Settings) -> None:
-        loader = reference.tutorial_loader(*dataset.train, self.config.batch_size, self.generator)
-        # The tutorial itself runs on the CPU only; a GPU takes this one addition.
-        self.loader: Any = loader if self.place.type == "cpu" else _OnDevice(loader, self.place)
-        self.optimizer = self.make_optimizer()
-
-    def generator_place(self) -> torch.device:
-        return torch.device("cpu")
-
-    def epoch(self) -> None:
-        self.loss = reference.train_epoch(self.model, self.criterion, self.optimizer, self.loader)
-
-
-class TunedLoader(Tutorial):
-    """The same images through worker processes, and one synchronisation an epoch."""
-
-    def __init__(self, dataset: Dataset, settings: Settings, workers: int) -> None:
-        self.workers = workers
-        super().__init__(dataset, settings)
-
-    def prepare(self, dataset: Dataset, settings: Settings) -> None:
-        loader = DataLoader(
-            reference.MNIST(*dataset.train),
-            batch_size=self.config.batch_size,
-            shuffle=True,
-            generator=self.generator,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=self.place.type == "cuda",
-        )
-        self.loader = _OnDevice(loader, self.place)
-        self.optimizer = self.make_optimizer()
-
-    def epoch(self) -> None:
-        total = torch.zeros((), device=self.place)
-        for images, labels in self.loader:
-            loss = self.criterion(self.model(images.view(images.shape[0], -1)), labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach()
-        self.loss = total.item() / len(self.loader)
-
-
-# ---- all data in one tensor -----------------------------------------------------------------
-
-
-class Eager(_PyTorch):
+class Eager(PyTorchLoop):
     """All images normalised beforehand in one tensor on the device, gathered batch by batch."""
 
     def __init__(
@@ -145,12 +34,8 @@ class Eager(_PyTorch):
         super().__init__(dataset, settings, tf32)
 
     def prepare(self, dataset: Dataset, settings: Settings) -> None:
-        self.inputs, self.labels = self.upload(dataset.train)
+        self.inputs, self.labels = _upload(dataset.train, self.place)
         self.optimizer = self.make_optimizer(**self.optimizer_options)
-
-    def upload(self, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = reference.normalize(split.images).to(self.place)
-        return inputs, torch.tensor(split.labels).long().to(self.place)
 
     def order(self) -> torch.Tensor:
         return torch.randperm(len(self.labels), generator=self.generator, device=self.place)
@@ -249,15 +134,14 @@ class CudaGraph(Eager):
         return loss
 
 
-class ManyModels(_PyTorch):
+class VmapModels(PyTorchLoop):
     """`torch.func` and `vmap` over the models: each with its own weights and its own order."""
 
     def prepare(self, dataset: Dataset, settings: Settings) -> None:
         if self.config.momentum:
             raise UnavailableError("the step over many models is plain SGD")
         self.models = settings.models
-        self.inputs = reference.normalize(dataset.train.images).to(self.place)
-        self.labels = torch.tensor(dataset.train.labels).long().to(self.place)
+        self.inputs, self.labels = _upload(dataset.train, self.place)
         sizes, more = self.config.hidden_sizes, range(1, self.models)
         networks = [self.model, *(reference.build_model(sizes).to(self.place) for _ in more)]
         stacked, _ = stack_module_state(networks)
@@ -273,10 +157,9 @@ class ManyModels(_PyTorch):
 
     def order(self) -> torch.Tensor:
         n, place = len(self.labels), self.place
-        rows: Sequence[torch.Tensor] = [
-            torch.randperm(n, generator=self.generator, device=place) for _ in range(self.models)
-        ]
-        return torch.stack(list(rows))
+        return torch.stack(
+            [torch.randperm(n, generator=self.generator, device=place) for _ in range(self.models)]
+        )
 
     @torch.no_grad()
     def epoch(self) -> None:

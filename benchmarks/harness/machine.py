@@ -1,6 +1,6 @@
 """On what machine and with what software a result was measured.
 
-    python -m benchmarks.machine SETTINGS
+    python -m benchmarks.harness.machine SETTINGS
 
 prints it as JSON. A process of its own: the one that measures must stay small, and looking at
 the devices would take hold of them.
@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.program import Settings
+from benchmarks.harness.program import Settings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "pillow", "keras",

@@ -1,6 +1,6 @@
 """A fresh process for a row: prepares it, then trains epochs whenever it is asked to.
 
-    python -m benchmarks.worker JOB
+    python -m benchmarks.harness.worker JOB
 
 Reads a JSON object a line from standard input and answers each with one on standard output. Between
 two requests it waits for the next line, and so takes no time from the rows that run meanwhile; how
@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks import machine
-from benchmarks.program import Program, Settings, UnavailableError, Weights
-from benchmarks.scoring import score
-from benchmarks.stopwatch import time_calls
+from benchmarks.harness import machine
+from benchmarks.harness.judge import score
+from benchmarks.harness.program import Program, Settings, UnavailableError, Weights
+from benchmarks.harness.stopwatch import time_call
 from flax_mnist.data.dataset import Dataset, load_dataset
 
 
@@ -57,7 +57,7 @@ class Worker:
         """Seconds of each call; keeps the weights as they are after the tutorial's epochs."""
         seconds = []
         for _ in range(calls):
-            seconds += time_calls(self.program, 1)
+            seconds.append(time_call(self.program))
             self.calls += 1
             if self.calls * self.program.epochs_per_call == self.settings.config.epochs:
                 self.trained = self.program.weights()
@@ -85,7 +85,7 @@ class Worker:
             return []
         while self.trained is None:
             self.train(1)
-        return [tuple(score(weights, self.dataset.test)) for weights in self.trained]  # type: ignore[misc]
+        return [score(weights, self.dataset.test) for weights in self.trained]
 
 
 def peak_memory() -> int | None:

@@ -1,0 +1,171 @@
+"""The command: every measurement beside its tolerance."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.equivalence import measurements, seeds, sides, stored_runs, tolerances, trainings
+from benchmarks.equivalence.tolerances import ulps
+from flax_mnist.config import Config, DatasetName
+from flax_mnist.data.dataset import Dataset, load_dataset
+from flax_mnist.data.order import steps_per_epoch
+from flax_mnist.evaluation import Evaluation
+from flax_mnist.show import table
+
+
+class Comparison(NamedTuple):
+    """A line of the table: a measurement and its tolerance, twice."""
+
+    what: str
+    float64: float
+    tolerance64: float
+    float32: float
+    tolerance32: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether both are within their tolerances."""
+        return self.float64 <= self.tolerance64 and self.float32 <= self.tolerance32
+
+
+def single_steps(dataset: Dataset, config: Config) -> list[Comparison]:
+    """The parts of a step, from the first weights, on the first batch."""
+    weights = sides.torch_weights(config.seed, config)
+    batch = sides.first(dataset.train, config.batch_size)
+
+    def compare(
+        what: str, tolerance: float, measure: Callable[[Config], float], momentum: float = 0.0
+    ) -> Comparison:
+        wide, narrow = (
+            dataclasses.replace(config, precision=precision, momentum=momentum)
+            for precision in ("float64", "float32")
+        )
+        return Comparison(
+            what,
+            measure(wide),
+            ulps(tolerance, "float64"),
+            measure(narrow),
+            ulps(tolerance, "float32"),
+        )
+
+    partial = functools.partial
+    images = f"{len(dataset.test.labels):,} images"
+    forward = partial(measurements.forward_difference, weights, dataset.test)
+    gradients = partial(measurements.gradient_difference, weights, batch)
+    step = partial(measurements.step_difference, weights, batch)
+    return [
+        compare("inputs, all 256 pixel values", tolerances.INPUTS, measurements.input_difference),
+        compare(f"logits and log-probabilities, {images}", tolerances.FORWARD, forward),
+        compare(
+            "both losses, logits up to 10,000 (relative)",
+            tolerances.LOSS,
+            measurements.loss_difference,
+        ),
+        compare("gradients (relative)", tolerances.GRADIENTS, gradients),
+        compare("1 step: parameters and loss", tolerances.STEP, partial(step, steps=1)),
+        compare("3 steps with momentum 0.9", tolerances.STEP, partial(step, steps=3), momentum=0.9),
+    ]
+
+
+def whole_training(runs: trainings.FourRuns, steps: int) -> list[Comparison]:
+    """Parameters at the end and loss of each epoch."""
+    lines = []
+    for what, of in (("parameters", "weights"), ("loss of each epoch", "losses")):
+        wide = measurements.difference(getattr(runs.jax64, of), getattr(runs.torch64, of))
+        drift = trainings.float32_drift(runs, of)
+        name, allowed = f"{steps:,} steps: {what}", tolerances.EPOCHS_FLOAT64
+        lines.append(Comparison(name, wide, allowed, drift.between, drift.allowed))
+    return lines
+
+
+def main(
+    data_dir: Path | None = None, dataset: DatasetName = "auto", epochs: int = 5, seeds: int = 24
+) -> int:
+    """Compares the JAX program with the PyTorch tutorial and prints the differences.
+
+    Args:
+        data_dir: a folder with the dataset's four IDX files.
+        dataset: what to train on.
+        epochs: of the training from the same weights on the same batches.
+        seeds: independent trainings in JAX, to be compared with the stored ones of PyTorch; 0 for
+            none.
+
+    Returns:
+        0 if everything is within its tolerance, otherwise 1.
+    """
+    torch.set_num_threads(1)  # a step is too small to gain from more
+    data, config = load_dataset(dataset, data_dir), Config(epochs=epochs)
+    try:
+        stored = stored_runs.runs_on(data) if seeds else []
+    except LookupError as error:
+        raise SystemExit(f"{error.args[0]} Or use --seeds 0.") from error
+    print(
+        f"PyTorch {torch.__version__} and JAX {jax.__version__} ({jax.default_backend()}) on "
+        f"{data.name}: largest differences\n"
+    )
+    runs = trainings.four_runs(data, config)
+    steps = epochs * steps_per_epoch(config, len(data.train.labels))
+    lines = single_steps(data, config) + whole_training(runs, steps)
+    print(difference_table(lines))
+    drift = trainings.float32_drift(runs, "weights")
+    print(
+        f"\nfloat32 parameters drift from float64's by {drift.torch:.1e} in PyTorch, "
+        f"{drift.jax:.1e} in JAX.\nTest accuracy in float32: "
+        f"{runs.torch32.test_accuracy:.2%} in PyTorch, {runs.jax32.test_accuracy:.2%} in JAX."
+    )
+    holds = all(line.holds for line in lines) and drift.alike
+    if seeds:
+        holds = compare_independent(data, seeds, stored) and holds
+    return 0 if holds else 1
+
+
+def compare_independent(data: Dataset, count: int, stored: Sequence[dict[str, Any]]) -> bool:
+    """Trains as many networks, and prints how they compare; whether they are equivalent."""
+    score = seeds.jax_seeds(data, range(count), Config())[-1]
+    print(f"\nIndependent trainings, {len(stored)} in PyTorch and {count} in JAX\n")
+    print(seed_table(score, stored))
+    return all(test.p < tolerances.ALPHA for test in seeds.compare_seeds(score, stored))
+
+
+def difference_table(lines: Sequence[Comparison]) -> str:
+    """Differences and tolerances."""
+    header = ("", "float64", "at most", "float32", "at most")
+    return table.plain(
+        [header, *((line.what, *(f"{x:.1e}" if x else "0" for x in line[1:])) for line in lines)]
+    )
+
+
+def seed_table(ours: Evaluation, theirs: Sequence[dict[str, Any]]) -> str:
+    """Means, and the interval of their difference beside its margin."""
+    rows = [("", "PyTorch", "JAX", "difference", "90 % interval", "margin")]
+    loss, accuracy = seeds.compare_seeds(ours, theirs)
+    for what, test, key, own, margin, unit, digits in (
+        ("test loss, nats", loss, "test_loss", ours.loss, tolerances.TEST_LOSS_MARGIN, 1, 4),
+        ("test accuracy, %", accuracy, "test_accuracy", ours.accuracy,
+         tolerances.TEST_ACCURACY_MARGIN, 100, 2),
+    ):  # fmt: skip
+        rows.append(
+            (
+                what,
+                f"{np.mean([run[key] for run in theirs]) * unit:.{digits}f}",
+                f"{np.mean(own) * unit:.{digits}f}",
+                f"{test.difference * unit:+.{digits}f}",
+                f"{test.low * unit:+.{digits}f} to {test.high * unit:+.{digits}f}",
+                f"±{margin * unit:.{digits}f}",
+            )
+        )
+    return table.plain(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(main))

@@ -1,0 +1,125 @@
+"""Whole trainings by both programs, from the same weights, on the same batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.equivalence import sides, tolerances
+from benchmarks.equivalence import torch_reference as reference
+from benchmarks.equivalence.measurements import difference
+from flax_mnist import evaluation, model, train
+from flax_mnist.config import Config
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.data.order import epoch_order
+from flax_mnist.store.weights import StateDict, to_torch_state_dict
+
+
+class TutorialRun(NamedTuple):
+    """What a training came to."""
+
+    losses: list[float]
+    """Each epoch's mean over its batches, nats."""
+    weights: StateDict
+    test_loss: float
+    test_accuracy: float
+
+
+def torch_run(
+    weights: StateDict, dataset: Dataset, orders: Iterable[NDArray[np.int32]], config: Config
+) -> TutorialRun:
+    """The tutorial's training from the given weights, an epoch for each order [n]."""
+    network = sides.in_torch(weights, config)
+    losses = reference.train_in_order(
+        network,
+        *sides.torch_split(dataset.train, config),
+        orders,
+        config.batch_size,
+        config.learning_rate,
+        config.momentum,
+    )
+    score = reference.evaluate(network, *sides.torch_split(dataset.test, config))
+    return TutorialRun(losses, sides.torch_arrays(network), *score)
+
+
+def jax_run(
+    weights: StateDict, dataset: Dataset, orders: Iterable[NDArray[np.int32]], config: Config
+) -> TutorialRun:
+    """The same training by `flax_mnist.train.train_epoch`."""
+    with sides.in_precision(config):
+        mlp, optimizer = model.make_model(config), train.make_optimizer(config)
+        params = sides.in_jax(weights, config)
+        state, losses = train.State(params, optimizer.init(params)), []
+        images, labels = jax.device_put(dataset.train)
+        for order in orders:
+            state, loss = train.train_epoch(
+                state,
+                images,
+                labels,
+                jnp.asarray(order),
+                model=mlp,
+                optimizer=optimizer,
+                batch_size=config.batch_size,
+            )
+            losses.append(float(loss))
+        score = evaluation.evaluate(state.params, *dataset.test, model=mlp)
+        weights = to_torch_state_dict(state.params)
+        return TutorialRun(losses, weights, float(score.loss), float(score.accuracy))
+
+
+class FourRuns(NamedTuple):
+    """One training, four times: same weights, same batches."""
+
+    torch64: TutorialRun
+    jax64: TutorialRun
+    torch32: TutorialRun
+    jax32: TutorialRun
+
+
+def four_runs(dataset: Dataset, config: Config) -> FourRuns:
+    """Trains in both frameworks and both precisions, from PyTorch's weights, in our orders."""
+    weights, n = sides.torch_weights(config.seed, config), len(dataset.train.labels)
+    orders = [epoch_order(config.seed, epoch, n) for epoch in range(config.epochs)]
+    wide, narrow = (dataclasses.replace(config, precision=p) for p in ("float64", "float32"))
+    return FourRuns(
+        torch_run(weights, dataset, orders, wide),
+        jax_run(weights, dataset, orders, wide),
+        torch_run(weights, dataset, orders, narrow),
+        jax_run(weights, dataset, orders, narrow),
+    )
+
+
+class Drift(NamedTuple):
+    """How far float32 trainings are apart."""
+
+    between: float
+    """The frameworks, from each other."""
+    torch: float
+    """PyTorch, from its own float64 training."""
+    jax: float
+    """JAX, from its own float64 training."""
+
+    @property
+    def allowed(self) -> float:
+        """The most that the frameworks may be apart."""
+        return tolerances.EPOCHS_FLOAT32 * max(self.torch, self.jax)
+
+    @property
+    def alike(self) -> bool:
+        """Whether neither framework rounds much more coarsely than the other.
+
+        Without it a mistake in float32 alone would allow itself: it is an own drift too.
+        """
+        return max(self.torch, self.jax) <= tolerances.OWN_DRIFTS * min(self.torch, self.jax)
+
+
+def float32_drift(runs: FourRuns, of: str) -> Drift:
+    """Of the `losses` or the `weights`."""
+    torch64, jax64, torch32, jax32 = (getattr(run, of) for run in runs)
+    return Drift(difference(jax32, torch32), difference(torch32, torch64), difference(jax32, jax64))

@@ -1,0 +1,1 @@
+"""How a row is run, timed and judged."""

@@ -1,0 +1,157 @@
+"""The process of a row, seen from the one that measures; its own end is `worker.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness.machine import ROOT
+from benchmarks.harness.program import Settings
+from benchmarks.rows import Variant
+
+PATIENCE = 900.0
+"""Seconds after which a process that has not answered is given up."""
+
+
+class RowError(Exception):
+    """A row's process skipped its work, failed, or gave no answer; `status` says which."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Process:
+    """A worker that has prepared its row and waits for requests.
+
+    Raises:
+        RowError: it could not prepare it.
+    """
+
+    def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
+        self.process = subprocess.Popen(
+            command(variant, settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=_errors(),
+            env=environment(threads, settings),
+            cwd=ROOT,
+        )
+        self.first = self._read(PATIENCE)
+        """What it said when it was ready: how long each part of its preparation took, and more."""
+
+    def ask(self, timeout: float = PATIENCE, **request: Any) -> dict[str, Any]:
+        """Its answer to a request.
+
+        Raises:
+            RowError: there is none within so many seconds, or not the one that was asked for.
+        """
+        assert self.process.stdin
+        try:
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise RowError("failed", "its process ended") from None
+        return self._read(timeout)
+
+    def _read(self, timeout: float) -> dict[str, Any]:
+        assert self.process.stdout
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            answered = selector.select(timeout)
+        if not answered:
+            self.close()
+            raise RowError("failed", f"no answer within {timeout:.0f} s")
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait(10)  # it has closed its end: what it ends with tells why
+            raise RowError("failed", f"its process ended with code {self.process.returncode}")
+        answer: dict[str, Any] = json.loads(line)
+        for status in ("skipped", "failed"):
+            if status in answer:
+                self.close()
+                raise RowError(status, answer[status])
+        return answer
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def _errors() -> int | None:
+    """Where a worker's standard error goes: libraries warn of much that is no row's fault."""
+    return None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
+
+
+def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
+    """What starts a worker."""
+    job = {
+        "entry": variant.entry,
+        "options": dict(variant.options),
+        "settings": dataclasses.asdict(settings),
+        **more,
+    }
+    return [sys.executable, "-m", "benchmarks.harness.worker", json.dumps(job)]
+
+
+def environment(threads: int, settings: Settings) -> dict[str, str]:
+    """A worker's: the number of threads, and nothing of what an earlier one has compiled."""
+    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+    variables["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        # OpenBLAS knows the processor better: told another one, NumPy's rows would be handicapped.
+        variables.pop(name, None)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        variables[name] = str(threads)
+    if settings.device != "cpu":
+        # Rows wait side by side: none may take the accelerator's whole memory beforehand.
+        variables.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return variables
+
+
+def whole_process(
+    variant: Variant, threads: int, settings: Settings, cache: Path
+) -> dict[str, Any]:
+    """Seconds from the start of a process to its end: imports, data, five epochs, score.
+
+    Args:
+        variant: what runs.
+        threads: that it may use.
+        settings: `compilation_cache` is switched on.
+        cache: JAX's compilation cache; an empty folder makes a cold start.
+
+    Raises:
+        RowError: it failed.
+    """
+    settings = dataclasses.replace(settings, compilation_cache=True)
+    variables = environment(threads, settings) | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        # What the command line sets for its own folder.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command(variant, settings, whole=True),
+            env=variables,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=_errors(),
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise RowError("failed", f"its process ended with code {done.returncode}")
+    return {"seconds": seconds, **json.loads(done.stdout)}

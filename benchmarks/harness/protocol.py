@@ -1,0 +1,225 @@
+"""How rows are compared fairly: a fresh process each, in turns, on the same cores.
+
+1. Each row's process is started alone. It imports, prepares and trains a first epoch, each timed.
+2. A row with variants, or one that may be faster on a single thread than on all, runs every way, by
+   turns; the fastest stays, the others end. So every framework has all cores and may use fewer.
+   Where one thread won, the fastest candidate on several competes once more when all rows have
+   been started: at the time its threads may have been caught on one of the host's cores.
+3. The rows that are left take turns: forwards in one round, backwards in the next (ABBA), so that
+   a machine that slows down or speeds up favours none. A turn is an epoch that is not timed, then
+   about a second's worth of timed ones; the device is synchronised before each clock reading.
+4. At the end of a round, rows whose turn lagged behind their own best so far have another one,
+   and the faster one counts, by the same rule for every row: two virtual cores may share one of
+   the host's for some seconds. What was taken again is kept, and its number told.
+5. Waiting processes sleep; what they took of the CPU nevertheless is written down.
+6. The weights that each row had after the tutorial's five epochs are scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.harness import machine
+from benchmarks.harness.process import Process, RowError
+from benchmarks.harness.program import Settings
+from benchmarks.harness.schedule import Schedule
+from benchmarks.harness.stopwatch import seconds_of_turn
+from benchmarks.harness.trial import Trial, compete, fastest
+from benchmarks.rows import Row
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass
+class Entrant:
+    """A row that is being measured."""
+
+    row: Row
+    result: dict[str, Any]
+    process: Process | None = None
+    epoch_seconds: float = 0.0
+    """Of one call, as far as it is known."""
+    best: float = 0.0
+    """Of one call, in its trials or its best turn so far."""
+    trials: list[Trial] = dataclasses.field(default_factory=list)
+
+    def choose(self, trial: Trial) -> None:
+        """The row is what this candidate makes of it."""
+        assert trial.process
+        self.process = trial.process
+        self.epoch_seconds = self.best = trial.seconds
+        self.result |= {
+            "variant": trial.variant.label,
+            "threads": trial.threads,
+            "first_seconds": trial.first_seconds,
+            **trial.process.first,
+        }
+        if len(self.trials) > 1:
+            self.result["trials"] = [trial.told() for trial in self.trials]
+
+    def drop(self, error: RowError) -> None:
+        """Gives the row up: its result says why, its processes end."""
+        self.result |= {"status": error.status, "reason": str(error)}
+        self.end()
+
+    def end(self) -> None:
+        """Ends its processes."""
+        for trial in self.trials:
+            trial.end()
+        self.process = None
+
+
+def blank(row: Row) -> dict[str, Any]:
+    """The result of a row that has not run yet."""
+    described = {key: getattr(row, key) for key in ("name", "label", "kind", "family")}
+    return {**described, "status": "ok", "turns": [], "retaken": []}
+
+
+def left_out(row: Row, reason: str) -> dict[str, Any]:
+    """The result of a row that is not to run."""
+    return blank(row) | {"status": "skipped", "reason": reason}
+
+
+def enter(row: Row, settings: Settings, schedule: Schedule, cores: int) -> Entrant:
+    """Starts a row's process: of several candidates the fastest one, when they take turns."""
+    entrant = Entrant(row, blank(row))
+    candidates = row.candidates(cores, settings.device)
+    if isinstance(candidates, str):
+        entrant.drop(RowError("skipped", candidates))
+        return entrant
+    trials = entrant.trials = [Trial(variant, threads) for variant, threads in candidates]
+    try:
+        for trial in trials:
+            trial.begin(settings, fastest(trials))
+        compete(trials, schedule)
+    except BaseException:
+        entrant.end()
+        raise
+    best = fastest(trials)
+    if best is None:
+        entrant.drop(next(trial.problem for trial in trials if trial.problem))
+        return entrant
+    entrant.choose(best)
+    rival = fastest([trial for trial in trials if trial.threads > best.threads])
+    for trial in trials:
+        if trial is not best and trial is not rival:
+            trial.end()
+    return entrant
+
+
+def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
+    """Where one thread beat several, they compete again; whether they did.
+
+    Several may have been caught on one of the host's cores.
+    """
+    running = [trial for trial in entrant.trials if trial.process]
+    if len(running) < 2:
+        return False
+    compete(running, schedule)
+    best = fastest(running)
+    for trial in running:
+        if trial is not best:
+            trial.end()
+    if best is None:
+        entrant.drop(next(trial.problem for trial in running if trial.problem))
+    else:
+        entrant.choose(best)
+    return True
+
+
+def measure(
+    rows: Sequence[Row], settings: Settings, schedule: Schedule, cores: int, say: Say
+) -> list[dict[str, Any]]:
+    """Runs the rows against each other; a result for each, those that could not run included."""
+    entrants: list[Entrant] = []
+    try:
+        for row in rows:
+            entrants.append(enter(row, settings, schedule, cores))
+            say(progress(entrants[-1]))
+        for entrant in entrants:
+            if reconsider(entrant, schedule):
+                say(progress(entrant))
+        for number in range(schedule.rounds):
+            take_round(entrants if number % 2 == 0 else entrants[::-1], number, schedule)
+            say(f"round {number + 1} of {schedule.rounds}")
+        for entrant in entrants:
+            finish(entrant, schedule)
+    finally:
+        for entrant in entrants:
+            entrant.end()
+    return [entrant.result for entrant in entrants]
+
+
+def progress(entrant: Entrant) -> str:
+    """What became of a row's start."""
+    if entrant.process is None:
+        return f"{entrant.row.name} {entrant.result['status']}: {entrant.result['reason']}"
+    chosen = [entrant.result["variant"]] if entrant.result["variant"] else []
+    chosen.append(f"threads {entrant.result['threads']}")
+    return f"{entrant.row.name} {', '.join(chosen)}: {entrant.epoch_seconds:.3g} s"
+
+
+def take_round(entrants: Sequence[Entrant], number: int, schedule: Schedule) -> None:
+    """A turn for each row that has one in this round, and others for those that lagged."""
+    for entrant in entrants:
+        if number in schedule.turns_of(slow=entrant.epoch_seconds > schedule.slow_seconds):
+            take_turn(entrant, number, schedule)
+    for _ in range(schedule.retakes):
+        for entrant in entrants:
+            if lags(entrant, number, schedule):
+                take_turn(entrant, number, schedule)
+
+
+def lags(entrant: Entrant, number: int, schedule: Schedule) -> bool:
+    """Whether a row's turn in this round took far longer than its best."""
+    turns = entrant.result["turns"]
+    return (
+        entrant.process is not None
+        and bool(turns)
+        and turns[-1]["round"] == number
+        and seconds_of_turn(turns[-1]) > schedule.lag * entrant.best
+    )
+
+
+def take_turn(entrant: Entrant, number: int, schedule: Schedule) -> None:
+    """A turn, or another one, of which the faster counts."""
+    if entrant.process is None:
+        return
+    time.sleep(schedule.settle_seconds)
+    warm_up = int(entrant.epoch_seconds <= schedule.warm_seconds)
+    calls = schedule.calls_of(entrant.epoch_seconds)
+    try:
+        answer = entrant.process.ask(warm_up=warm_up, calls=calls)
+    except RowError as error:
+        entrant.drop(error)
+        return
+    entrant.result["peak_memory"] = answer["peak_memory"]
+    taken = {
+        "round": number,
+        "seconds": answer["seconds"],
+        "idle_cpu_seconds": answer["idle_cpu_seconds"],
+        "load_average": machine.load_average(),
+    }
+    turns = entrant.result["turns"]
+    if turns and turns[-1]["round"] == number:
+        taken, slower = sorted((turns.pop(), taken), key=seconds_of_turn)
+        entrant.result["retaken"].append(slower)
+    turns.append(taken)
+    entrant.best = min(entrant.best, seconds_of_turn(taken))
+
+
+def finish(entrant: Entrant, schedule: Schedule) -> None:
+    """Scores a row and ends its process."""
+    if entrant.process is None:
+        return
+    try:
+        if schedule.score:
+            # Its peak memory is no longer of interest: judging takes more than training.
+            entrant.result["scores"] = entrant.process.ask(score=True)["scores"]
+    except RowError as error:
+        entrant.drop(error)
+        return
+    entrant.end()

@@ -1,0 +1,1 @@
+"""From the samples of a result to a table and a picture."""

@@ -1,0 +1,40 @@
+"""`python -m benchmarks`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.tables import table
+from tests.benchmarks.some_rows import BRIEF
+
+
+def test_the_command(
+    folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "FULL", BRIEF)
+    arguments = ["--rows", "G3", "P7", "--device", "cpu", "--data-dir", str(folder)]
+    assert command.main([*arguments, "--output", str(tmp_path)]) == 0
+    (stored,) = tmp_path.glob("*.json")
+    result = json.loads(stored.read_text())
+    assert [row["name"] for row in result["rows"]] == ["P7", "G3"]
+    assert {"commit", "versions", "environment", "processor"} <= result["machine"].keys()
+    assert table.render(result) in capsys.readouterr().out
+
+
+def test_it_needs_nothing_but_numpy_and_the_frameworks() -> None:
+    # An accelerator machine may have been given no more than these.
+    missing = ("matplotlib", "orbax", "PIL", "pooch", "rich", "safetensors", "tyro")
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({missing}))
+import benchmarks.__main__, benchmarks.harness.worker, benchmarks.loops.numpy_backprop
+import benchmarks.loops.pytorch.on_device, benchmarks.loops.ceilings.by_numpy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

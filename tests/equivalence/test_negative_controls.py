@@ -1,0 +1,193 @@
+"""Mistakes put into the program: the check of a rung of the ladder must notice each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.equivalence import sides, trainings
+from benchmarks.equivalence import torch_reference as reference
+from flax_mnist import model, train
+from flax_mnist.config import Config
+from flax_mnist.data.dataset import Dataset
+from flax_mnist.store.weights import StateDict, from_torch_state_dict
+from tests.equivalence import checks
+
+
+def short_runs(data: Dataset) -> trainings.FourRuns:
+    """50 full batches and one of 32."""
+    return trainings.four_runs(checks.shortened(data, 50 * 64 + 32), Config(epochs=1))
+
+
+def check_short_float64(data: Dataset) -> None:
+    checks.check_float64_training(short_runs(data))
+
+
+def check_short_float32(data: Dataset) -> None:
+    checks.check_float32_training(short_runs(data))
+
+
+def faster(patch: pytest.MonkeyPatch) -> None:
+    sgd = train.sgd
+    patch.setattr(train, "sgd", lambda rate, momentum: sgd(1.01 * rate, momentum))
+
+
+def rate_in_float32(patch: pytest.MonkeyPatch) -> None:
+    sgd = train.sgd
+    patch.setattr(train, "sgd", lambda rate, momentum: sgd(float(np.float32(rate)), momentum))
+
+
+def untransposed(patch: pytest.MonkeyPatch) -> None:
+    def wrong(state_dict: StateDict) -> model.Params:
+        # Where the shapes of a layer let it pass.
+        return jax.tree.map(
+            lambda a: a.T if a.ndim == 2 and a.shape[0] == a.shape[1] else a, right(state_dict)
+        )
+
+    right = from_torch_state_dict
+    patch.setattr(sides, "from_torch_state_dict", wrong)
+
+
+def reshaped(patch: pytest.MonkeyPatch) -> None:
+    def wrong(state_dict: StateDict) -> model.Params:
+        return jax.tree.map(lambda a: a.T.reshape(a.shape), right(state_dict))
+
+    right = from_torch_state_dict
+    patch.setattr(sides, "from_torch_state_dict", wrong)
+
+
+def last_batch_dropped(patch: pytest.MonkeyPatch) -> None:
+    def wrong(state, images, labels, order, *, batch_size, **static):
+        full = order[: len(order) // batch_size * batch_size]
+        return right(state, images, labels, full, batch_size=batch_size, **static)
+
+    right = train.train_epoch
+    patch.setattr(train, "train_epoch", wrong)
+
+
+def losses_weighted_by_size(patch: pytest.MonkeyPatch) -> None:
+    def wrong(state, images, labels, order, *, batch_size, **static):
+        total = 0.0
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            state, loss = train.train_step(state, images[rows], labels[rows], **static)
+            total += loss * len(rows)
+        return state, total / len(order)
+
+    patch.setattr(train, "train_epoch", wrong)
+
+
+def maximum(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(jax.nn, "relu", lambda x: jnp.maximum(x, 0))
+
+
+def maximum_not_subtracted(patch: pytest.MonkeyPatch) -> None:
+    def wrong(x):
+        return x - jnp.log(jnp.exp(x).sum(-1, keepdims=True))
+
+    patch.setattr(jax.nn, "log_softmax", wrong)
+
+
+def flax_initialiser(patch: pytest.MonkeyPatch) -> None:
+    right = train.make_model
+    patch.setattr(
+        train, "make_model", lambda config: right(dataclasses.replace(config, init="flax"))
+    )
+
+
+def from_0_to_1(patch: pytest.MonkeyPatch) -> None:
+    right = model.normalize
+    patch.setattr(
+        model, "normalize", lambda images, dtype=np.float32: right(images, dtype) / 2 + 0.5
+    )
+
+
+def second_permutation_forgotten(patch: pytest.MonkeyPatch) -> None:
+    def wrong(n: int, generator: torch.Generator) -> np.ndarray:
+        torch.empty((), dtype=torch.int64).random_(generator=generator)
+        return torch.randperm(n, generator=generator).numpy().astype(np.int32)
+
+    patch.setattr(reference, "dataloader_order", wrong)
+
+
+def bfloat16_products(patch: pytest.MonkeyPatch) -> None:
+    def wrong(config: Config) -> model.MLP:
+        if config.precision == "float32":
+            config = dataclasses.replace(config, precision="bfloat16")
+        return right(config)
+
+    right = model.make_model
+    patch.setattr(model, "make_model", wrong)
+
+
+Control = tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Dataset], None], str]
+
+CONTROLS: dict[str, Control] = {
+    "learning rate +1 %: rung 6": (faster, checks.check_step, "step"),
+    "learning rate +1 %: rung 9": (faster, check_short_float64, "float64 training, weights"),
+    "learning rate +1 %: rung 10": (faster, check_short_float32, "between frameworks"),
+    "learning rate in float32: rung 9": (rate_in_float32, check_short_float64, "float64 training"),
+    "missing transpose: rung 3": (untransposed, checks.check_forward, "forward"),
+    "reshape for a transpose: rung 3": (reshaped, checks.check_forward, "forward"),
+    "last batch dropped: rung 7": (
+        last_batch_dropped,
+        checks.check_ragged_batch,
+        "ragged batch, losses",
+    ),
+    "losses weighted by size: rung 7": (
+        losses_weighted_by_size,
+        checks.check_ragged_batch,
+        "ragged batch, losses",
+    ),
+    "maximum(x, 0) for relu: rung 5": (maximum, checks.check_gradients, "gradients: "),
+    "log-softmax without the maximum subtracted: rung 4": (
+        maximum_not_subtracted,
+        checks.check_loss,
+        "loss: ",
+    ),
+    "Flax's initialiser: rung 1": (
+        flax_initialiser,
+        checks.check_initialisation,
+        "initial 0.weight",
+    ),
+    "inputs in [0, 1]: rung 2": (from_0_to_1, checks.check_inputs, "inputs"),
+    "second permutation forgotten: rung 8": (
+        second_permutation_forgotten,
+        checks.check_batches,
+        "batches, losses",
+    ),
+    "bfloat16 products: rung 10": (bfloat16_products, check_short_float32, "own drifts"),
+}
+
+
+@pytest.fixture
+def fresh_traces() -> Iterator[None]:
+    """What is compiled with a mistake must not outlive it."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("check", [check_short_float64, check_short_float32])
+def test_without_a_mistake_short_trainings_pass(full_dataset, check):
+    check(full_dataset)
+
+
+@pytest.mark.usefixtures("fresh_traces")
+@pytest.mark.parametrize(("inject", "check", "message"), CONTROLS.values(), ids=CONTROLS)
+def test_control(full_dataset, monkeypatch, inject, check, message):
+    inject(monkeypatch)
+    with pytest.raises(AssertionError, match=message):
+        check(full_dataset)
+
+
+@pytest.mark.long
+def test_control_an_epoch_too_few_is_caught_by_rung_11(full_dataset, scores):
+    with pytest.raises(AssertionError, match="independent runs, test loss"):
+        checks.check_independent_runs(full_dataset, scores[-2])
