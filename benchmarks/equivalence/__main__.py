@@ -50,13 +50,8 @@ def single_steps(dataset: Dataset, config: Config) -> list[Comparison]:
             dataclasses.replace(config, precision=precision, momentum=momentum)
             for precision in ("float64", "float32")
         )
-        return Comparison(
-            what,
-            measure(wide),
-            ulps(tolerance, "float64"),
-            measure(narrow),
-            ulps(tolerance, "float32"),
-        )
+        wide_ulps, narrow_ulps = (ulps(tolerance, p) for p in ("float64", "float32"))
+        return Comparison(what, measure(wide), wide_ulps, measure(narrow), narrow_ulps)
 
     partial = functools.partial
     images = f"{len(dataset.test.labels):,} images"

@@ -75,10 +75,11 @@ def tutorial_loader(
     labels: npt.NDArray[np.integer[Any]],
     batch_size: int = 64,
     generator: torch.Generator | None = None,
+    **options: Any,
 ) -> DataLoader[Sample]:
     """The tutorial's ``trainloader``: shuffled, and the short last batch is kept."""
     trainset = MNIST(images, labels)
-    return DataLoader(trainset, batch_size=batch_size, shuffle=True, generator=generator)
+    return DataLoader(trainset, batch_size, shuffle=True, generator=generator, **options)
 
 
 def build_model(

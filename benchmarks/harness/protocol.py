@@ -60,6 +60,15 @@ class Entrant:
         if len(self.trials) > 1:
             self.result["trials"] = [trial.told() for trial in self.trials]
 
+    def settle(self, running: Sequence[Trial]) -> Trial | None:
+        """Chooses the fastest of the candidates; gives the row up where none of them runs."""
+        best = fastest(running)
+        if best:
+            self.choose(best)
+        else:
+            self.drop(next(trial.problem for trial in running if trial.problem))
+        return best
+
     def drop(self, error: RowError) -> None:
         """Gives the row up: its result says why, its processes end."""
         self.result |= {"status": error.status, "reason": str(error)}
@@ -83,31 +92,21 @@ def left_out(row: Row, reason: str) -> dict[str, Any]:
     return blank(row) | {"status": "skipped", "reason": reason}
 
 
-def enter(row: Row, settings: Settings, schedule: Schedule, cores: int) -> Entrant:
+def enter(entrant: Entrant, settings: Settings, schedule: Schedule, cores: int) -> None:
     """Starts a row's process: of several candidates the fastest one, when they take turns."""
-    entrant = Entrant(row, blank(row))
-    candidates = row.candidates(cores, settings.device)
+    candidates = entrant.row.candidates(cores, settings.device)
     if isinstance(candidates, str):
         entrant.drop(RowError("skipped", candidates))
-        return entrant
+        return
     trials = entrant.trials = [Trial(variant, threads) for variant, threads in candidates]
-    try:
-        for trial in trials:
-            trial.begin(settings, fastest(trials))
-        compete(trials, schedule)
-    except BaseException:
-        entrant.end()
-        raise
-    best = fastest(trials)
-    if best is None:
-        entrant.drop(next(trial.problem for trial in trials if trial.problem))
-        return entrant
-    entrant.choose(best)
-    rival = fastest([trial for trial in trials if trial.threads > best.threads])
     for trial in trials:
-        if trial is not best and trial is not rival:
+        trial.begin(settings, fastest(trials))
+    compete(trials, schedule)
+    best = entrant.settle(trials)
+    rival = best and fastest([trial for trial in trials if trial.threads > best.threads])
+    for trial in trials:
+        if trial not in (best, rival):
             trial.end()
-    return entrant
 
 
 def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
@@ -119,14 +118,10 @@ def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
     if len(running) < 2:
         return False
     compete(running, schedule)
-    best = fastest(running)
+    best = entrant.settle(running)
     for trial in running:
         if trial is not best:
             trial.end()
-    if best is None:
-        entrant.drop(next(trial.problem for trial in running if trial.problem))
-    else:
-        entrant.choose(best)
     return True
 
 
@@ -134,11 +129,11 @@ def measure(
     rows: Sequence[Row], settings: Settings, schedule: Schedule, cores: int, say: Say
 ) -> list[dict[str, Any]]:
     """Runs the rows against each other; a result for each, those that could not run included."""
-    entrants: list[Entrant] = []
+    entrants = [Entrant(row, blank(row)) for row in rows]
     try:
-        for row in rows:
-            entrants.append(enter(row, settings, schedule, cores))
-            say(progress(entrants[-1]))
+        for entrant in entrants:
+            enter(entrant, settings, schedule, cores)
+            say(progress(entrant))
         for entrant in entrants:
             if reconsider(entrant, schedule):
                 say(progress(entrant))
@@ -213,13 +208,10 @@ def take_turn(entrant: Entrant, number: int, schedule: Schedule) -> None:
 
 def finish(entrant: Entrant, schedule: Schedule) -> None:
     """Scores a row and ends its process."""
-    if entrant.process is None:
-        return
-    try:
-        if schedule.score:
+    if entrant.process and schedule.score:
+        try:
             # Its peak memory is no longer of interest: judging takes more than training.
             entrant.result["scores"] = entrant.process.ask(score=True)["scores"]
-    except RowError as error:
-        entrant.drop(error)
-        return
+        except RowError as error:
+            entrant.drop(error)
     entrant.end()

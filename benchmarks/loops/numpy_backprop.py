@@ -7,20 +7,21 @@ and -learning_rate / n is put on the gradient of the logits, where there are 640
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.program import (
+    PIXELS,
     Program,
     Settings,
     UnavailableError,
     Weights,
     batches,
     initial_layers,
+    layer_shapes,
     normalize,
 )
+from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order
 
@@ -38,10 +39,9 @@ class Backpropagation(Program):
         self.learning_rate = config.learning_rate
         self.inputs, self.labels = normalize(dataset.train.images), dataset.train.labels
         self.layers = initial_layers(config, np.random.default_rng(config.seed))
-        sizes = (len(self.inputs[0]), *(len(bias) for _, bias in self.layers))
         n, full = len(self.labels), min(self.batch_size, len(self.labels))
         self.workspaces = {
-            batch: _Workspace(batch, sizes) for batch in {full, n % self.batch_size} - {0}
+            batch: Workspace(batch, config) for batch in {full, n % self.batch_size} - {0}
         }
         self.epochs_done = 0
 
@@ -92,12 +92,14 @@ class Backpropagation(Program):
         ]
 
 
-class _Workspace:
+class Workspace:
     """The memory of a step for one batch size."""
 
-    def __init__(self, batch: int, sizes: tuple[int, ...]) -> None:
+    def __init__(self, batch: int, config: Config) -> None:
+        shapes = layer_shapes(config)
+        sizes = [PIXELS, *(fan_out for _, fan_out in shapes)]
         self.activations = [np.empty((batch, size), np.float32) for size in sizes]
         self.gradients = [np.empty((batch, size), np.float32) for size in sizes]
-        self.kernels = [np.empty(shape, np.float32) for shape in pairwise(sizes)]
+        self.kernels = [np.empty(shape, np.float32) for shape in shapes]
         self.range = np.arange(batch)
         self.ones = np.ones(batch, np.float32)

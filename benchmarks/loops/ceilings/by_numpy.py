@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness.program import PIXELS, Program, Settings, UnavailableError, layer_shapes
+from benchmarks.harness.program import Program, Settings, UnavailableError, initial_layers
+from benchmarks.loops.numpy_backprop import Workspace
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 
@@ -36,26 +37,19 @@ class NumpyProducts(OnCpu):
 
 class _NumpyStep:
     def __init__(self, config: Config, batch: int) -> None:
-        layers = layer_shapes(config)
-        sizes = [PIXELS, *(fan_out for _, fan_out in layers)]
-        rng = np.random.default_rng(0)
-        self.kernels = [
-            rng.standard_normal((fan_in, fan_out), np.float32) / np.float32(fan_in**0.5)
-            for fan_in, fan_out in layers
-        ]
-        self.kernel_gradients = [np.empty_like(kernel) for kernel in self.kernels]
-        self.activations = [np.ones((batch, size), np.float32) for size in sizes]
-        self.gradients = [np.empty((batch, size), np.float32) for size in sizes]
+        self.kernels = [kernel for kernel, _ in initial_layers(config, np.random.default_rng(0))]
+        self.work = Workspace(batch, config)
+        self.work.activations[0].fill(1)
 
     def run(self) -> None:
-        S, last = self.activations, len(self.kernels) - 1  # noqa: N806
+        S, last = self.work.activations, len(self.kernels) - 1  # noqa: N806
         for k, kernel in enumerate(self.kernels):
             np.dot(S[k], kernel, out=S[k + 1])
         d = S[-1]
         for k in range(last, -1, -1):
-            np.dot(S[k].T, d, out=self.kernel_gradients[k])
+            np.dot(S[k].T, d, out=self.work.kernels[k])
             if k > 0:
-                d = np.dot(d, self.kernels[k].T, out=self.gradients[k])
+                d = np.dot(d, self.kernels[k].T, out=self.work.gradients[k])
 
 
 class NumpyLargeProduct(OnCpu):

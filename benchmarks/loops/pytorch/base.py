@@ -41,6 +41,9 @@ class OnTorch(Program):
 class PyTorchLoop(OnTorch):
     """One network, trained by plain SGD."""
 
+    shuffles_on_cpu = False
+    optimizer: optim.Optimizer
+
     def __init__(self, dataset: Dataset, settings: Settings, tf32: bool = False) -> None:
         super().__init__(settings)
         if tf32 and self.place.type != "cuda":
@@ -50,7 +53,8 @@ class PyTorchLoop(OnTorch):
         self.config = settings.config
         torch.manual_seed(self.config.seed)
         # Seeded apart from the weights, so that the order of the batches is known from outside.
-        self.generator = torch.Generator(self.generator_place()).manual_seed(self.config.seed)
+        place = "cpu" if self.shuffles_on_cpu else self.place
+        self.generator = torch.Generator(place).manual_seed(self.config.seed)
         self.model = reference.build_model(self.config.hidden_sizes).to(self.place)
         self.criterion = nn.NLLLoss()
         self.prepare(dataset, settings)
@@ -58,12 +62,17 @@ class PyTorchLoop(OnTorch):
     def prepare(self, dataset: Dataset, settings: Settings) -> None:
         raise NotImplementedError
 
-    def generator_place(self) -> torch.device:
-        return self.place
-
     def make_optimizer(self, **options: Any) -> optim.Optimizer:
         rate, momentum = self.config.learning_rate, self.config.momentum
         return optim.SGD(self.model.parameters(), lr=rate, momentum=momentum, **options)
+
+    def train(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """A step on a batch; its loss, for which nothing waits."""
+        loss: torch.Tensor = self.criterion(self.model(inputs), labels)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
 
     def weights(self) -> list[Weights]:
         state = self.model.state_dict()

@@ -31,14 +31,13 @@ class _OnDevice:
 class Tutorial(PyTorchLoop):
     """The tutorial's loop word for word, `DataLoader` and `.item()` included."""
 
+    shuffles_on_cpu = True
+
     def prepare(self, dataset: Dataset, settings: Settings) -> None:
         loader = reference.tutorial_loader(*dataset.train, self.config.batch_size, self.generator)
         # The tutorial itself runs on the CPU only; a GPU takes this one addition.
         self.loader: Any = loader if self.place.type == "cpu" else _OnDevice(loader, self.place)
         self.optimizer = self.make_optimizer()
-
-    def generator_place(self) -> torch.device:
-        return torch.device("cpu")
 
     def epoch(self) -> None:
         self.loss = reference.train_epoch(self.model, self.criterion, self.optimizer, self.loader)
@@ -52,11 +51,10 @@ class TunedLoader(Tutorial):
         super().__init__(dataset, settings)
 
     def prepare(self, dataset: Dataset, settings: Settings) -> None:
-        loader = DataLoader(
-            reference.MNIST(*dataset.train),
-            batch_size=self.config.batch_size,
-            shuffle=True,
-            generator=self.generator,
+        loader = reference.tutorial_loader(
+            *dataset.train,
+            self.config.batch_size,
+            self.generator,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=self.place.type == "cuda",
@@ -67,9 +65,5 @@ class TunedLoader(Tutorial):
     def epoch(self) -> None:
         total = torch.zeros((), device=self.place)
         for images, labels in self.loader:
-            loss = self.criterion(self.model(images.view(images.shape[0], -1)), labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            total += loss.detach()
+            total += self.train(images.view(images.shape[0], -1), labels)
         self.loss = total.item() / len(self.loader)

@@ -49,12 +49,7 @@ class Eager(PyTorchLoop):
 
     def step(self, index: torch.Tensor) -> torch.Tensor:
         # On a CPU three times as fast as `inputs[index]`.
-        inputs, labels = (array.index_select(0, index) for array in (self.inputs, self.labels))
-        loss: torch.Tensor = self.criterion(self.model(inputs), labels)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.detach()
+        return self.train(self.inputs.index_select(0, index), self.labels.index_select(0, index))
 
 
 class Compiled(Eager):
