@@ -20,7 +20,6 @@ class Doctor:
     """Show versions, devices, the data that is found, and what is missing."""
 
     def run(self) -> None:
-        """Prints a line for each thing."""
         for name, value in _diagnose():
             terminal.say(f"{name:<20} {value}")
 

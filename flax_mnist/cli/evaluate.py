@@ -28,7 +28,6 @@ class Evaluate:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Prints test loss and accuracy, and writes the report where one is asked for."""
         from flax_mnist.runs.trained import class_probabilities, load, load_images, score
 
         if self.report:

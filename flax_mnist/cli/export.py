@@ -26,7 +26,6 @@ class Export:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Writes the file; of a StableHLO program it says how to call it."""
         import jax
 
         from flax_mnist.files import write_atomically

@@ -28,7 +28,6 @@ class Import:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Makes the folder, with `weights.safetensors` and what is known in `config.json`."""
         from flax_mnist.runs.trained import import_weights
 
         path = import_weights(

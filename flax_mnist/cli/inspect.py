@@ -25,7 +25,6 @@ class Inspect:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Prints the sections, each under its title."""
         from flax_mnist.show import inspection
 
         self.machine.start(self.config)

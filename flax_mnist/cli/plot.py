@@ -38,7 +38,6 @@ class Plot:
     """File to write; the ending decides the format."""
 
     def run(self) -> None:
-        """Draws one picture, of the curves or of the weights, into a file."""
         if not self.runs:
             raise RequestError("plot needs run folders.")
         if self.weights and len(self.runs) > 1:

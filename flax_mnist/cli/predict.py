@@ -47,7 +47,6 @@ class Predict:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Prints the probability of each class for each picture, and draws them where asked to."""
         if not self.images and not self.index:
             raise RequestError(
                 "predict needs picture files, or --index with numbers of test images."

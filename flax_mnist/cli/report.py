@@ -25,7 +25,6 @@ class Report:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Tests the run's network once more, and writes its page."""
         from flax_mnist.runs.run_page import write_page
 
         with terminal.warnings_at_both_ends():

@@ -30,7 +30,6 @@ class Runs:
     """Print one JSON object a run instead of a table."""
 
     def run(self) -> None:
-        """Prints a line for each run, the one that was started first at the top."""
         runs, damages = _read(self.folder)
         if self.json:
             for line in _json(runs, damages):

@@ -48,7 +48,6 @@ class Sweep:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:
-        """Trains, with a line for each epoch and a table at the end."""
         from flax_mnist.runs.sweeping import BEST, sweep
         from flax_mnist.runs.telling import SweepLines
 

@@ -110,7 +110,6 @@ class Train:
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self, argv: Sequence[str]) -> None:
-        """Trains, with a line for each epoch."""
         from flax_mnist.devices import processes
 
         if self.checkpoints.resume and self.like:

@@ -69,17 +69,14 @@ class Folder(Observer):
     """Keeps metrics and weights after each epoch in the run folder, and draws the curves."""
 
     def begin(self, start: Start) -> None:
-        """Notes where the folder is."""
         self.folder, self.dataset_name = start.folder, start.dataset.name
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
-        """Writes what the epoch came to."""
         if metrics:
             append_metrics(self.folder, metrics, self.dataset_name)
             save_weights(self.folder / run_folder.WEIGHTS, progress.state.params)
 
     def end(self, outcome: Outcome) -> None:
-        """Draws the epochs that there are."""
         if outcome != "failed":
             draw_curves(self.folder)
 
@@ -97,13 +94,11 @@ class TensorBoard(Observer):
     """Writes TensorBoard's event files into the run folder's `tensorboard`."""
 
     def begin(self, start: Start) -> None:
-        """Opens a file."""
         from tensorboardX import SummaryWriter
 
         self.writer: SummaryWriter = SummaryWriter(str(start.folder / "tensorboard"))
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
-        """Adds an epoch's metrics."""
         if metrics:
             self.writer.add_scalar("loss/training", metrics.train_loss, step)
             self.writer.add_scalar("loss/test", metrics.test_loss, step)
@@ -111,7 +106,6 @@ class TensorBoard(Observer):
             self.writer.add_scalar("images_per_second", metrics.images_per_second, step)
 
     def end(self, outcome: Outcome) -> None:
-        """Closes the file."""
         self.writer.close()
 
 
@@ -119,7 +113,6 @@ class WeightsGif(Observer):
     """Draws the first layer's weights before and after each epoch into one moving picture."""
 
     def begin(self, start: Start) -> None:
-        """Keeps the weights that there are."""
         self.path = start.folder / "weights.gif"
         self.kernels: dict[int, NDArray[Any]] = {}
         self.keep(start.progress)
@@ -129,12 +122,10 @@ class WeightsGif(Observer):
         self.kernels[progress.epoch] = np.array(progress.state.params["Dense_0"]["kernel"])
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
-        """Keeps an epoch's."""
         if metrics:
             self.keep(progress)
 
     def end(self, outcome: Outcome) -> None:
-        """Writes the picture of a run that has come to its end."""
         if outcome == "done":
             from flax_mnist.show.kernels import save_weights_gif
 
@@ -149,7 +140,6 @@ class Profile(Observer):
         self.trace = contextlib.ExitStack()
 
     def begin(self, start: Start) -> None:
-        """Notes after which epoch the trace begins."""
         first, last = start.progress.epoch, start.config.epochs
         self.before = min(first + 1, last - 1)
         self.begin_after(first)
@@ -160,11 +150,9 @@ class Profile(Observer):
             self.trace.enter_context(jax.profiler.trace(str(self.path)))
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
-        """Ends the trace after an epoch."""
         if metrics:
             self.trace.close()
             self.begin_after(progress.epoch)
 
     def end(self, outcome: Outcome) -> None:
-        """Ends a trace that is unfinished."""
         self.trace.close()

@@ -18,7 +18,6 @@ class Lines(Observer):
     """Tells a person what is trained, how each epoch went, and where the run is."""
 
     def begin(self, start: Start) -> None:
-        """Says what is trained, on what and where, and from where on."""
         self.start = start
         if start.resumed and not start.step:
             terminal.say(f"{start.folder} has no checkpoint yet: starting from the beginning.")
@@ -27,16 +26,13 @@ class Lines(Observer):
             terminal.say(f"Going on after step {start.step:,} of {start.last_step:,}")
 
     def compiled(self, seconds: float) -> None:
-        """Says how long it took."""
         terminal.say(f"Compiled in {seconds:.2f} s")
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
-        """Prints an epoch's line."""
         if metrics:
             terminal.say(text.epoch_line(metrics, self.start.config.epochs))
 
     def end(self, outcome: Outcome) -> None:
-        """Says where the run is."""
         if outcome == "done":
             terminal.say(f"Saved in {self.start.folder}")
 
@@ -45,17 +41,14 @@ class ProgressBar(Observer):
     """A bar on a terminal, nothing elsewhere."""
 
     def begin(self, start: Start) -> None:
-        """Draws it."""
         self.bar = contextlib.ExitStack()
         bar = terminal.progress_bar(start.last_step, start.step)
         self.set = self.bar.enter_context(bar)
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
-        """Sets it to the step."""
         self.set(step, metrics)
 
     def end(self, outcome: Outcome) -> None:
-        """Takes it away."""
         self.bar.close()
 
 
@@ -63,11 +56,9 @@ class JsonLines(Observer):
     """Prints what `metrics.jsonl` gets."""
 
     def begin(self, start: Start) -> None:
-        """Notes what is trained on."""
         self.dataset_name = start.dataset.name
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
-        """Prints an epoch's line."""
         if metrics:
             terminal.say(metrics_line(metrics, self.dataset_name))
 
@@ -76,7 +67,6 @@ class SweepLines(SweepObserver):
     """Tells a person: what is trained, a line after each epoch of a group, and a bar."""
 
     def begin(self, plan: Plan, dataset: Dataset) -> None:
-        """Says what is trained, on what and where."""
         self.plan = plan
         members = [config for group in plan.groups for config in group]
         self.steps, self.done = steps_per_epoch(members[0], len(dataset.train.labels)), 0
@@ -93,13 +83,11 @@ class SweepLines(SweepObserver):
         )
 
     def compiled(self, seconds: float) -> None:
-        """Says how long it took, and draws the bar."""
         terminal.say(f"Compiled in {seconds:.2f} s")
         self.bar = contextlib.ExitStack()
         self.set = self.bar.enter_context(terminal.progress_bar(self.last_step, 0))
 
     def advance(self, epoch: Epoch) -> None:
-        """Prints an epoch's line, and sets the bar."""
         metrics = [metrics for _, metrics in epoch.rows]
         groups, epochs = len(self.plan.groups), self.plan.template.epochs
         terminal.say(text.sweep_line(epoch.group, groups, epochs, metrics))
@@ -107,5 +95,4 @@ class SweepLines(SweepObserver):
         self.set(self.done, None)
 
     def end(self) -> None:
-        """Takes the bar away."""
         self.bar.close()
