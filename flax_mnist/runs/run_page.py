@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flax_mnist.errors import RequestError
 from flax_mnist.files import write_atomically
-from flax_mnist.runs.trained import Start, class_probabilities, load, load_images, score
+from flax_mnist.runs.trained import StartJax, class_probabilities, load, load_images, score
 from flax_mnist.show import page
 from flax_mnist.show.results import Findings
 from flax_mnist.store.metrics import read_finished
@@ -14,7 +14,7 @@ from flax_mnist.store.record import read_config, read_environment
 from flax_mnist.store.weights import to_torch_state_dict
 
 
-def write_page(run_dir: Path, output: Path, data_dir: Path | None, start: Start) -> None:
+def write_page(run_dir: Path, output: Path, data_dir: Path | None, start: StartJax) -> None:
     """Writes the page of a run.
 
     Args:

@@ -27,7 +27,7 @@ from flax_mnist.store.weights import (
     save_weights,
 )
 
-Start = Callable[[Config], jax.Device]
+StartJax = Callable[[Config], jax.Device]
 """Makes JAX's settings for a config, and returns the device; called before there is any array."""
 
 
@@ -47,7 +47,7 @@ class TrainedModel(NamedTuple):
         return self.record.class_names if self.record else DIGITS
 
 
-def load(path: Path, start: Start) -> TrainedModel:
+def load(path: Path, start: StartJax) -> TrainedModel:
     """The weights of a run folder or a file.
 
     Raises:
@@ -107,7 +107,7 @@ def class_probabilities(
 
 
 def import_weights(
-    file: Path, run_dir: Path, dataset: DatasetName, data_dir: Path | None, start: Start
+    file: Path, run_dir: Path, dataset: DatasetName, data_dir: Path | None, start: StartJax
 ) -> Path:
     """Makes a run folder from the weights in a file, and returns its path.
 
@@ -116,7 +116,7 @@ def import_weights(
         run_dir: the folder to make.
         dataset: what the weights were trained on.
         data_dir: a folder with its images.
-        start: see `Start`.
+        start: see `StartJax`.
 
     Raises:
         RequestError: the file or the folder of images is not there, or the run folder holds a run.
