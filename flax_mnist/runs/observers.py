@@ -20,7 +20,7 @@ from flax_mnist.store.weights import save_weights
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-Outcome = Literal["done", "stopped", "failed"]
+Ending = Literal["done", "stopped", "failed"]
 
 
 class Start(NamedTuple):
@@ -61,7 +61,7 @@ class Observer:
         The state of `progress` is good until this returns: its memory is used again.
         """
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, ending: Ending) -> None:
         """`stopped` by a signal, `failed` by an error."""
 
 
@@ -76,8 +76,8 @@ class Folder(Observer):
             append_metrics(self.folder, metrics, self.dataset_name)
             save_weights(self.folder / run_folder.WEIGHTS, progress.state.params)
 
-    def end(self, outcome: Outcome) -> None:
-        if outcome != "failed":
+    def end(self, ending: Ending) -> None:
+        if ending != "failed":
             draw_curves(self.folder)
 
 
@@ -105,7 +105,7 @@ class TensorBoard(Observer):
             self.writer.add_scalar("accuracy/test", metrics.test_accuracy, step)
             self.writer.add_scalar("images_per_second", metrics.images_per_second, step)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, ending: Ending) -> None:
         self.writer.close()
 
 
@@ -125,8 +125,8 @@ class WeightsGif(Observer):
         if metrics:
             self.keep(progress)
 
-    def end(self, outcome: Outcome) -> None:
-        if outcome == "done":
+    def end(self, ending: Ending) -> None:
+        if ending == "done":
             from flax_mnist.show.kernels import save_weights_gif
 
             save_weights_gif(self.kernels, self.path)
@@ -154,5 +154,5 @@ class Profile(Observer):
             self.trace.close()
             self.begin_after(progress.epoch)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, ending: Ending) -> None:
         self.trace.close()

@@ -7,7 +7,7 @@ import contextlib
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.devices.memory import Plan
-from flax_mnist.runs.observers import Observer, Outcome, Start
+from flax_mnist.runs.observers import Ending, Observer, Start
 from flax_mnist.runs.sweeping import Epoch, SweepObserver
 from flax_mnist.show import terminal, text
 from flax_mnist.store.checkpoint import Progress
@@ -32,8 +32,8 @@ class Lines(Observer):
         if metrics:
             terminal.say(text.epoch_line(metrics, self.start.config.epochs))
 
-    def end(self, outcome: Outcome) -> None:
-        if outcome == "done":
+    def end(self, ending: Ending) -> None:
+        if ending == "done":
             terminal.say(f"Saved in {self.start.folder}")
 
 
@@ -48,7 +48,7 @@ class ProgressBar(Observer):
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
         self.set(step, metrics)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, ending: Ending) -> None:
         self.bar.close()
 
 

@@ -21,7 +21,7 @@ from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import RequestError, StoppedError
 from flax_mnist.model import Params
 from flax_mnist.runs import loop, signals
-from flax_mnist.runs.observers import Folder, Observer, Outcome, Start
+from flax_mnist.runs.observers import Ending, Folder, Observer, Start
 from flax_mnist.store import checkpoint, run_folder
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.metrics import Metrics, cut_metrics
@@ -318,17 +318,17 @@ class _Run:
 def _observed(observers: Sequence[Observer], start: Start) -> Iterator[None]:
     """Tells the observers of the beginning and the end."""
     begun: list[Observer] = []
-    outcome: Outcome = "failed"
+    ending: Ending = "failed"
     try:
         for observer in observers:
             begun.append(observer)
             observer.begin(start)
         yield
-        outcome = "done"
+        ending = "done"
     except StoppedError:
-        outcome = "stopped"
+        ending = "stopped"
         raise
     finally:
         with contextlib.ExitStack() as ends:  # each is told, whatever another one fails with
             for observer in reversed(begun):
-                ends.callback(observer.end, outcome)
+                ends.callback(observer.end, ending)
