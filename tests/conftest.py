@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+from flax_mnist import Config, init_state
 from flax_mnist.data import synthetic
 from flax_mnist.data.dataset import Dataset, load_dataset
+from flax_mnist.store.weights import save_weights
+from tests.helpers.datasets import dataset_of
 from tests.helpers.idx_files import write_idx_dir
 
 # An array that is silently broadcast to another rank is a bug in a program of fixed shapes.
@@ -36,10 +40,29 @@ def digits() -> dict[str, np.ndarray]:
     return synthetic.generate(seed=1, n_train=1000, n_test=200)
 
 
+@pytest.fixture(scope="session")
+def dataset(digits: dict[str, np.ndarray]) -> Dataset:
+    """The small set as it is trained on: in batches of 64 the last one is ragged."""
+    return dataset_of(digits)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory, digits: dict[str, np.ndarray]) -> Path:
+    """The small set as four gzipped IDX files, for all that only read them."""
+    return write_idx_dir(tmp_path_factory.mktemp("data") / "idx", digits)
+
+
 @pytest.fixture
-def idx_dir(tmp_path: Path, digits: dict[str, np.ndarray]) -> Path:
-    """The small set as four gzipped IDX files."""
-    return write_idx_dir(tmp_path / "idx", digits)
+def idx_dir(tmp_path: Path, data: Path) -> Path:
+    """A copy of those files, for a test that damages them."""
+    return shutil.copytree(data, tmp_path / "idx")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Untrained weights in a file, for a test's own."""
+    save_weights(tmp_path / "weights.safetensors", init_state(Config()).params)
+    return tmp_path / "weights.safetensors"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The report of `flax-mnist evaluate`."""
+"""`flax-mnist evaluate`, and its report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from flax_mnist.cli.main import main
+from tests.helpers.command_line import ask, refused, run, said
 from tests.helpers.idx_files import write_idx_dir
 from tests.helpers.networks import random_weights
+from tests.helpers.runs import metrics
 
 PICTURES = ["calibration.png", "classes.png", "confusion.png", "mistakes.png"]
+
+
+def test_evaluate_repeats_what_training_said(capsys, data, trained, tmp_path):
+    last = metrics(trained)[-1]
+    expected = f"test loss {last['test_loss']:.4f}  test accuracy {last['test_accuracy']:.2%}"
+    # From elsewhere: the run knows where its data is.
+    done = run("evaluate", trained, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == expected
+    weights = trained / "weights.safetensors"
+    assert said(capsys, "evaluate", weights, "--data-dir", data)[-1] == expected
+
+
+def test_weights_that_are_finite_but_compute_nothing_finite(capsys, data, trained, tmp_path):
+    weights = load_file(trained / "weights.safetensors")
+    file = tmp_path / "weights.safetensors"
+    save_file({name: np.full_like(array, 1e30) for name, array in weights.items()}, file)
+    assert "1 flax-mnist: " in refused(capsys, "predict", file, "--index", 0, "--data-dir", data)
+    assert "1 flax-mnist: " in refused(capsys, "evaluate", file, "--data-dir", data)
 
 
 @pytest.fixture
@@ -34,33 +53,33 @@ def forward(weights: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
 
 
 def evaluate(weights: Path, data: Path, report: Path) -> int:
-    return main(["evaluate", str(weights), "--data-dir", str(data), "--report", str(report)])
+    return ask("evaluate", weights, "--data-dir", data, "--report", report)
 
 
-def test_the_report_has_what_the_network_says(weights_file, digits, idx_dir, tmp_path, capsys):
+def test_the_report_has_what_the_network_says(weights_file, digits, data, tmp_path, capsys):
     report = tmp_path / "reports" / "a"
-    assert evaluate(weights_file, idx_dir, report) == 0
+    assert evaluate(weights_file, data, report) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines()[-1] == f"Report in {report}"
     assert sorted(path.name for path in report.iterdir()) == [*PICTURES, "report.json"]
-    said = json.loads((report / "report.json").read_text(), parse_constant=pytest.fail)
+    told = json.loads((report / "report.json").read_text(), parse_constant=pytest.fail)
     probabilities = forward(random_weights(), digits["test_images"])
     labels = digits["test_labels"]
     expected = np.zeros((10, 10), int)
     for label, row in zip(labels, probabilities, strict=True):
         expected[label, row.argmax()] += 1
-    assert said["confusion_matrix"] == expected.tolist()
-    assert said["test_accuracy"] == np.trace(expected) / 200
+    assert told["confusion_matrix"] == expected.tolist()
+    assert told["test_accuracy"] == np.trace(expected) / 200
     loss = -np.log(probabilities[np.arange(200), labels]).mean()
-    assert said["test_loss"] == pytest.approx(loss, rel=1e-5)
-    assert f"test loss {loss:.4f}  test accuracy {said['test_accuracy']:.2%}" in out
-    for mistake in said["most_confident_mistakes"]:
+    assert told["test_loss"] == pytest.approx(loss, rel=1e-5)
+    assert f"test loss {loss:.4f}  test accuracy {told['test_accuracy']:.2%}" in out
+    for mistake in told["most_confident_mistakes"]:
         row = probabilities[mistake["index"]]
         assert mistake["label"] == str(labels[mistake["index"]])
         assert mistake["predicted"] == str(row.argmax())
         assert mistake["confidence"] == pytest.approx(row.max(), rel=1e-5)
-    assert said["mistakes"] == 200 - np.trace(expected) > 25
+    assert told["mistakes"] == 200 - np.trace(expected) > 25
     for name in PICTURES:
         with Image.open(report / name) as picture:
             assert picture.format == "PNG"
@@ -73,16 +92,16 @@ def test_a_network_without_mistakes_has_a_report(weights_file, digits, tmp_path,
     data = write_idx_dir(tmp_path / "data", digits | {"test_labels": labels})
     assert evaluate(weights_file, data, tmp_path / "report") == 0
     assert capsys.readouterr().err == ""
-    said = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=pytest.fail)
-    assert (said["test_accuracy"], said["mistakes"], said["most_confident_mistakes"]) == (1, 0, [])
-    for i, row in enumerate(said["classes"]):
+    told = json.loads((tmp_path / "report" / "report.json").read_text(), parse_constant=pytest.fail)
+    assert (told["test_accuracy"], told["mistakes"], told["most_confident_mistakes"]) == (1, 0, [])
+    for i, row in enumerate(told["classes"]):
         assert row["images"] == list(labels).count(i)
         assert row["accuracy"] == (1 if row["images"] else None)
 
 
-def test_a_file_in_the_reports_place_is_left_alone(weights_file, idx_dir, tmp_path, capsys):
+def test_a_file_in_the_reports_place_is_left_alone(weights_file, data, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     for report in (tmp_path / "file", tmp_path / "file" / "report"):
-        assert evaluate(weights_file, idx_dir, report) == 2
+        assert evaluate(weights_file, data, report) == 2
         assert capsys.readouterr().err.startswith(f"flax-mnist: {report}: a file stands in the way")
     assert (tmp_path / "file").read_text() == "mine"

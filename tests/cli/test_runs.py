@@ -11,12 +11,12 @@ import jax
 import pytest
 
 from flax_mnist import Config
-from flax_mnist.cli.main import main
 from flax_mnist.data.dataset import DIGITS
 from flax_mnist.errors import DataError, FlaxMnistError
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics, append_metrics, read_metrics
 from flax_mnist.store.record import Checkpoints, Record, read_config, write_config
+from tests.helpers.command_line import ask
 
 STARTED = [1_790_000_000 + 86_400 * day for day in range(5)]
 DATES = [str(date.fromtimestamp(seconds)) for seconds in STARTED]
@@ -56,7 +56,7 @@ def rows(out: str) -> list[list[str]]:
 
 
 def test_runs_are_listed_by_time_with_their_last_epochs_results(runs, capsys):
-    assert main(["runs", str(runs)]) == 0
+    assert ask("runs", runs) == 0
     said = capsys.readouterr()
     assert said.err == ""
     header, *table = rows(said.out)
@@ -73,7 +73,7 @@ def test_runs_are_listed_by_time_with_their_last_epochs_results(runs, capsys):
 
 
 def test_the_list_as_json_says_the_same(runs, capsys):
-    assert main(["runs", str(runs), "--json"]) == 0
+    assert ask("runs", runs, "--json") == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(row["run"]).name for row in objects] == ["b", "d", "a", "c", "e"]
     assert [row["best"] for row in objects] == [True, True, False, False, False]
@@ -88,13 +88,13 @@ def test_the_list_as_json_says_the_same(runs, capsys):
 def test_damaged_runs_are_named_and_do_not_stop_the_list(runs, capsys):
     (runs / "b" / "config.json").write_text("{")
     (runs / "d" / "metrics.jsonl").write_text("no metrics\n")
-    assert main(["runs", str(runs)]) == 0
+    assert ask("runs", runs) == 0
     table, _, rest = capsys.readouterr().out.partition("\n\n")
     assert [line[0] for line in table.splitlines()[1:]] == ["a", "c", "e"]
     damages = rest.splitlines()[1:]
     assert damages[0].startswith(f"{runs / 'b' / 'config.json'}: damaged")
     assert damages[1].startswith(f"{runs / 'd' / 'metrics.jsonl'}: line 1 is damaged")
-    assert main(["runs", str(runs), "--json"]) == 0
+    assert ask("runs", runs, "--json") == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row.get("error") for row in objects] == [None] * 3 + damages
     assert [row["run"] for row in objects[3:]] == [str(runs / "b"), str(runs / "d")]
@@ -102,12 +102,12 @@ def test_damaged_runs_are_named_and_do_not_stop_the_list(runs, capsys):
 
 def test_no_runs_and_no_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["runs"]) == 2
+    assert ask("runs") == 2
     assert capsys.readouterr().err == "flax-mnist: runs: there is no such folder.\n"
     Path("runs").mkdir()
-    assert main(["runs"]) == 0
+    assert ask("runs") == 0
     assert capsys.readouterr().out == "runs: there are no runs.\n"
-    assert main(["runs", "--json"]) == 0
+    assert ask("runs", "--json") == 0
     assert capsys.readouterr().out == ""
 
 

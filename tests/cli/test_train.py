@@ -1,33 +1,159 @@
-"""What `flax-mnist train` shows and writes besides the run itself."""
+"""`flax-mnist train`: the run itself, and what is shown and written besides."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+import flax_mnist
+from benchmarks.equivalence.torch_reference import build_model, evaluate, normalize
 from flax_mnist import Config, init_state
-from flax_mnist.cli.main import main, parse
+from flax_mnist.cli.main import parse
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import read_metrics
 from flax_mnist.store.record import Checkpoints, Record, read_config, write_config
-from tests.helpers.command_line import ask, run
-from tests.helpers.idx_files import write_idx_dir
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, digits) -> Path:
-    return write_idx_dir(tmp_path_factory.mktemp("data") / "idx", digits)
+from tests.helpers.command_line import OFFLINE, ask, refused, run, said
+from tests.helpers.runs import LEARNS, metrics
 
 
 def train(data: Path, path: Path, *more: object) -> int:
-    flags = ["--data-dir", data, "--run-dir", path, "--learning-rate", 0.05, "--epochs", 2, *more]
-    return main(["train", *map(str, flags)])
+    flags = ("--data-dir", data, "--run-dir", path, "--learning-rate", 0.05, "--epochs", 2)
+    return ask("train", *flags, *more)
+
+
+def test_train_prints_the_tutorials_line_and_what_it_trained_on(trained):
+    text = (trained.parent / "stdout").read_text()
+    lines = text.splitlines()
+    assert lines[0] == "mnist: 1,000 training and 200 test images from idx"
+    assert "784-128-64-10 MLP, 109,386 parameters" in lines[1]
+    epochs = [line for line in lines if line.startswith("Epoch")]
+    assert len(epochs) == 3
+    for line, row in zip(epochs, metrics(trained), strict=True):
+        told = re.search(r"Training loss: (\d\.\d{4})  test loss (\S+)  test accuracy (\S+)%", line)
+        assert float(told[1]) == pytest.approx(row["train_loss"], abs=5e-5)
+        assert float(told[2]) == pytest.approx(row["test_loss"], abs=5e-5)
+        assert float(told[3]) == pytest.approx(100 * row["test_accuracy"], abs=5e-3)
+    assert lines[-1] == "Saved in run"
+    # No terminal, no bar and no colours, whatever FORCE_COLOR says.
+    assert "Steps" not in text
+    assert "\x1b" not in text
+
+
+def test_metrics_have_a_line_an_epoch(trained):
+    rows = metrics(trained)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["step"] for row in rows] == [16, 32, 48]
+    assert set(rows[0]) == {
+        "epoch", "step", "train_loss", "test_loss", "test_accuracy", "seconds",
+        "images_per_second", "dataset",
+    }  # fmt: skip
+    assert all(row["dataset"] == "mnist" for row in rows)
+
+
+def test_config_says_what_is_needed_to_repeat_the_run(trained):
+    record = read_config(trained)
+    assert record.config == flax_mnist.Config(epochs=3, learning_rate=0.05, momentum=0.9)
+    assert (record.dataset, record.data_dir) == ("mnist", trained.parent / "idx")
+    environment = json.loads((trained / "config.json").read_text())["environment"]
+    assert environment["versions"]["flax-mnist"] == flax_mnist.__version__
+    assert environment["device"].startswith("cpu")
+
+
+def test_the_saved_weights_score_in_pytorch_what_training_said(trained, digits):
+    model = build_model()
+    tensors = {k: torch.tensor(v) for k, v in load_file(trained / "weights.safetensors").items()}
+    model.load_state_dict(tensors, strict=True)
+    labels = torch.tensor(digits["test_labels"], dtype=torch.int64)
+    loss, accuracy = evaluate(model, normalize(digits["test_images"]), labels)
+    assert loss == pytest.approx(metrics(trained)[-1]["test_loss"], rel=1e-5)
+    assert accuracy == pytest.approx(metrics(trained)[-1]["test_accuracy"])
+    assert accuracy > 0.5
+
+
+def test_the_same_command_gives_the_same_bytes(trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(trained.parent)
+    assert ask("train", "--data-dir", "idx", "--run-dir", tmp_path / "again", *LEARNS) == 0
+    again, first = (path / "weights.safetensors" for path in (tmp_path / "again", trained))
+    assert again.read_bytes() == first.read_bytes()
+
+
+def test_a_run_is_not_overwritten(capsys, data, trained):
+    before = (trained / "weights.safetensors").read_bytes()
+    said = refused(capsys, "train", "--data-dir", data, "--run-dir", trained)
+    assert said.startswith(f"2 flax-mnist: {trained}: holds a run already")
+    assert (trained / "weights.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--batch-size", 1000),
+        ("--batch-size", 100_000),
+        ("--batch-size", 1),
+        ("--hidden-sizes", 32),
+        ("--hidden-sizes", 256, 256, 128),
+        ("--init", "flax"),
+        ("--precision", "bfloat16"),
+        ("--precision", "float64"),
+        ("--device", "cpu"),
+        ("--no-compilation-cache",),
+    ],
+    ids=lambda flags: " ".join(map(str, flags)),
+)
+def test_what_can_be_asked_for_trains(capsys, data, tmp_path, flags):
+    out = tmp_path / "run"
+    said(capsys, "train", "--data-dir", data, "--run-dir", out, "--epochs", 1, *flags)
+    assert 0 < metrics(out)[0]["train_loss"] < 2.5
+    score = said(capsys, "evaluate", out)[-1]
+    assert f"test loss {metrics(out)[0]['test_loss']:.4f}" in score
+
+
+def test_the_default_run_folder_is_named_after_the_dataset(capsys, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        said(capsys, "train", "--data-dir", data, "--epochs", 1)
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(runs) == 2
+    assert all(re.fullmatch(r"mnist-\d{8}-\d{6}(-2)?", name) for name in runs)
+
+
+def test_without_mnist_it_trains_on_synthetic_and_says_so_twice(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for variable, value in OFFLINE.items():
+        monkeypatch.setenv(variable, value)
+    assert ask("train", "--epochs", 1, "--batch-size", 1000) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("synthetic: 60,000 training and 10,000 test images")
+    assert sum("NOT MNIST" in line for line in err.splitlines()) == 2
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("synthetic-")
+    assert metrics(folder)[0]["dataset"] == "synthetic"
+    asked = refused(capsys, "train", "--dataset", "mnist")
+    assert asked.startswith("1 flax-mnist: mnist is not on disk and not to be had")
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_a_loss_that_is_not_finite_exits_1(capsys, data, tmp_path):
+    def train(*flags: object) -> str:
+        assert ask("train", "--data-dir", data, *flags) == 1
+        return capsys.readouterr().err
+
+    errors = train("--run-dir", tmp_path / "r", "--learning-rate", 1e20)
+    assert errors.startswith("flax-mnist: The loss is not finite in step")
+    # A single step: the loss before it is finite, the network after it is not.
+    errors = train(
+        "--run-dir", tmp_path / "s", "--learning-rate", 1e37, "--batch-size", 1000, "--epochs", 1
+    )
+    assert errors.startswith("flax-mnist: The loss is not finite in the test after epoch 1")
+    assert not (tmp_path / "s" / "metrics.jsonl").exists()
 
 
 def test_quiet_prints_nothing(data, tmp_path, capsys):
@@ -63,10 +189,10 @@ def test_a_dry_run_takes_two_steps_and_writes_no_files(data, tmp_path, capsys, m
 def test_a_config_file_repeats_a_run_and_flags_override_it(data, tmp_path):
     old, same, other = tmp_path / "old", tmp_path / "same", tmp_path / "other"
     assert train(data, old, "--momentum", 0.5, "--seed", 3, "--hidden-sizes", 16) == 0
-    assert main(["train", "--config", str(old / "config.json"), "--run-dir", str(same)]) == 0
+    assert ask("train", "--config", old / "config.json", "--run-dir", same) == 0
     weights = "weights.safetensors"
     assert (same / weights).read_bytes() == (old / weights).read_bytes()
-    assert main(["train", "--config", str(old), "--run-dir", str(other), "--seed", "4"]) == 0
+    assert ask("train", "--config", old, "--run-dir", other, "--seed", 4) == 0
     assert (other / weights).read_bytes() != (old / weights).read_bytes()
     assert read_config(other).config == Config(
         epochs=2, learning_rate=0.05, momentum=0.5, seed=4, hidden_sizes=(16,)
@@ -102,9 +228,9 @@ def test_a_flag_overrides_a_config_file_both_ways(tmp_path, then, now):
 
 
 def test_a_config_file_that_is_none_is_refused(tmp_path, capsys):
-    assert main(["train", "--config", str(tmp_path / "nothing.json")]) == 2
+    assert ask("train", "--config", tmp_path / "nothing.json") == 2
     (tmp_path / "bad.json").write_text("{")
-    assert main(["train", "--config", str(tmp_path / "bad.json")]) == 1
+    assert ask("train", "--config", tmp_path / "bad.json") == 1
     said = capsys.readouterr().err
     assert "nothing.json" in said
     assert "bad.json: damaged" in said
@@ -166,10 +292,8 @@ def test_a_profile_that_has_no_folder_trains_nothing(data, tmp_path, capsys):
 
 def test_the_first_weights_are_those_of_the_seed(data, tmp_path):
     """A learning rate too small to move a float32 leaves them as they were."""
-    assert main(
-        ["train", "--data-dir", str(data), "--run-dir", str(tmp_path / "run"), "--quiet",
-         "--learning-rate", "1e-30", "--seed", "5", "--epochs", "1"]
-    ) == 0  # fmt: skip
+    flags = ("--learning-rate", 1e-30, "--seed", 5, "--epochs", 1)
+    assert train(data, tmp_path / "run", "--quiet", *flags) == 0
     kernel = load_file(tmp_path / "run" / "weights.safetensors")["0.weight"]
     params = init_state(Config(seed=5)).params
     np.testing.assert_array_equal(kernel, np.asarray(params["Dense_0"]["kernel"]).T)

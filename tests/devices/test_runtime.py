@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -12,20 +13,19 @@ from flax_mnist.cli.main import main
 from flax_mnist.devices import runtime
 from flax_mnist.store import run_folder
 from flax_mnist.store.record import read_config
-from tests.helpers.idx_files import write_idx_dir
+from tests.helpers.command_line import settings_kept
 
 
 @pytest.fixture
-def settings(monkeypatch):
-    """Those that --deterministic makes, as they were before when the test has ended."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_min_max=false")
-    yield
-    jax.config.update("jax_default_matmul_precision", None)
+def settings() -> Iterator[None]:
+    """What a command sets stays until the test has ended."""
+    with settings_kept():
+        os.environ["XLA_FLAGS"] = "--xla_cpu_enable_fast_min_max=false"
+        yield
 
 
-def test_deterministic_is_set_noted_and_repeated(settings, digits, tmp_path):
-    data, first, second = tmp_path / "idx", tmp_path / "first", tmp_path / "second"
-    write_idx_dir(data, digits)
+def test_deterministic_is_set_noted_and_repeated(settings, data, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
     flags = ["--epochs", "1", "--quiet", "--run-dir"]
     assert main(["train", *flags, str(first), "--data-dir", str(data), "--deterministic"]) == 0
     expected = f"--xla_cpu_enable_fast_min_max=false {runtime.DETERMINISTIC}"

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import pytest
 
 from flax_mnist.cli.main import main
 
 COMMAND = [sys.executable, "-m", "flax_mnist"]
 
+OFFLINE = {
+    "http_proxy": "http://127.0.0.1:9",  # nobody is there
+    "https_proxy": "http://127.0.0.1:9",
+    "no_proxy": "",
+}
+"""Variables by which nothing is to be had from a network."""
+
 # What a command may change for the rest of its process.
 SETTINGS = (
     "jax_compilation_cache_dir", "jax_default_device", "jax_default_matmul_precision",
-    "jax_enable_compilation_cache", "jax_enable_x64", "jax_platforms",
+    "jax_enable_compilation_cache", "jax_enable_x64", "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes", "jax_platforms",
 )  # fmt: skip
+
+# Of the panel; where the terminal has no UTF-8 there are rules of dashes alone.
+FRAME = str.maketrans(dict.fromkeys("╭╮╰╯│─", " "))
+
+
+def flags(**given: object) -> list[str]:
+    """As words: `batch_size=64, quiet=True` is `--batch-size 64 --quiet`."""
+    words = []
+    for name, value in given.items():
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(str(value))
+    return words
 
 
 def environment(**more: str | None) -> dict[str, str]:
@@ -41,17 +65,30 @@ def run(
     )
 
 
+@contextlib.contextmanager
+def settings_kept() -> Iterator[None]:
+    """Whatever a command sets in JAX and for XLA is afterwards as it was before."""
+    jax.devices()  # in use from now on: no command changes how many there are
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+
+
 def ask(*arguments: object) -> int:
     """Runs it in this process, which takes a tenth of the time; its exit code."""
-    before = {name: getattr(jax.config, name) for name in SETTINGS}
-    try:
-        return main([str(argument) for argument in arguments])
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
+    with settings_kept():
+        try:
+            return main([str(argument) for argument in arguments])
+        except SystemExit as end:  # tyro has given help, or shown a mistake in the flags
+            return end.code or 0
 
 
-def said(capsys, *arguments: object) -> list[str]:
+def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
     """The lines that a command prints in this process, having checked that it ends well."""
     capsys.readouterr()
     code = ask(*arguments)
@@ -60,7 +97,7 @@ def said(capsys, *arguments: object) -> list[str]:
     return out.splitlines()
 
 
-def refused(capsys, *arguments: object) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The exit code of a command that fails in this process, and its one or two lines on stderr."""
     capsys.readouterr()
     code = ask(*arguments)
@@ -71,3 +108,14 @@ def refused(capsys, *arguments: object) -> str:
     assert "Traceback" not in err
     assert code in (1, 2)
     return f"{code} {err}"
+
+
+def mistaken(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What tyro says of a mistake in the flags: the words of its panel, without frame and lines."""
+    capsys.readouterr()
+    code = ask(*arguments)
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+    assert not err.startswith("flax-mnist: ")
+    return " ".join(word for word in err.translate(FRAME).split() if word.strip("-"))

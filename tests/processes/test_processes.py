@@ -4,102 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flax_mnist.cli.main import main
 from flax_mnist.devices import agreement
 from flax_mnist.devices.processes import is_first
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import read_metrics
-from tests.helpers.command_line import run
-from tests.helpers.idx_files import write_idx_dir
+from tests.helpers import runs
+from tests.helpers.command_line import COMMAND, ask, environment, refused, run
+from tests.helpers.processes import BOUND, end, free_port, listening, running, together, wait_for
 
-COMMAND = [sys.executable, "-m", "flax_mnist", "train"]
-PATIENT = ("--peer-timeout", "60")
-"""Several processes that start at once on a busy machine take a while."""
-BOUND = 60
-"""Seconds within which all must have ended after something happened to one of them."""
+PATIENT = 60
+"""Seconds for --peer-timeout: several processes that start at once on a busy machine take long."""
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, digits) -> Path:
-    return write_idx_dir(tmp_path_factory.mktemp("data") / "idx", digits)
+def new_run(data: Path, path: Path, **more: object) -> list[str]:
+    given = {"momentum": 0.5, "precision": "float64", "peer_timeout": PATIENT} | more
+    return runs.train(data, path, **given)
 
 
-def new_run(data: Path, path: Path, *more: object) -> list[str]:
-    flags = ("--data-dir", data, "--run-dir", path, "--momentum", 0.5, "--precision", "float64")
-    return [*map(str, flags), *PATIENT, *map(str, more)]
-
-
-def resume(path: Path, *more: object) -> list[str]:
-    return ["--resume", "--run-dir", str(path), *PATIENT, *map(str, more)]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(*commands: tuple[list[str], dict | None]) -> Iterator[list[subprocess.Popen]]:
-    """Processes, of a command line and an environment each; killed if they still run."""
-    started = [
-        subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables
-        )
-        for arguments, variables in commands
-    ]
-    try:
-        yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-
-
-@contextlib.contextmanager
-def processes(
-    *flags: list[str], count: int | None = None, scripts: dict[int, list[str]] | None = None
-) -> Iterator[list[subprocess.Popen]]:
-    """One for each list of flags, of `count` that are expected.
-
-    Some may run a script of their own with the arguments of a command line.
-    """
-    met = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", str(count or len(flags))]
-    commands = [
-        [*(scripts or {}).get(i, COMMAND), *own, *met, "--process-id", str(i)]
-        for i, own in enumerate(flags)
-    ]
-    with running(*((command, None) for command in commands)) as started:
-        yield started
-
-
-def end(process: subprocess.Popen, timeout: float = BOUND) -> tuple[int, str, str]:
-    """Exit code, and what was said on stdout and stderr."""
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
-
-
-def wait_for(process: subprocess.Popen, line: str) -> None:
-    while not process.stdout.readline().startswith(line):
-        assert process.poll() is None, process.stderr.read()
+def resume(path: Path, **more: object) -> list[str]:
+    return runs.resume(path, peer_timeout=PATIENT, **more)
 
 
 def straight(data: Path, path: Path, epochs: int) -> Path:
     """A run of one process that nobody disturbs."""
-    assert main(["train", "--quiet", *new_run(data, path, "--epochs", epochs)]) == 0
+    assert ask(*new_run(data, path, epochs=epochs, quiet=True)) == 0
     return path
 
 
@@ -120,7 +58,7 @@ def names(path: Path) -> set[str]:
 
 def test_two_processes_are_as_one_and_three_go_on(data, tmp_path):
     ours, theirs = tmp_path / "two", tmp_path / "one"
-    with processes(*[new_run(data, ours, "--epochs", 2)] * 2) as both:
+    with together(*[new_run(data, ours, epochs=2)] * 2) as both:
         (code, out, err), (code_1, out_1, err_1) = (end(process, 180) for process in both)
     assert (code, code_1) == (0, 0), err + err_1
     assert out.count("Training loss") == 2
@@ -136,18 +74,18 @@ def test_two_processes_are_as_one_and_three_go_on(data, tmp_path):
 
     # The others have no run folder of their own: they are told.
     nowhere = tmp_path / "another disk"
-    flags = [resume(path, "--epochs", 3, "--data-dir", data) for path in (ours, nowhere, nowhere)]
-    with processes(*flags) as three:
+    arguments = [resume(path, epochs=3, data_dir=data) for path in (ours, nowhere, nowhere)]
+    with together(*arguments) as three:
         ends = [end(process, 180) for process in three]
     assert [code for code, *_ in ends] == [0, 0, 0], ends
     assert not nowhere.exists()
-    assert main(["train", *resume(theirs, "--epochs", 3)]) == 0
+    assert ask(*resume(theirs, epochs=3)) == 0
     assert_same_result(ours, theirs)
 
 
 def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):
     path = tmp_path / "run"
-    with processes(*[new_run(data, path, "--epochs", 100_000)] * 2) as both:
+    with together(*[new_run(data, path, epochs=100_000)] * 2) as both:
         wait_for(both[0], "Epoch 2/")
         both[1].send_signal(signal.SIGTERM)
         (code, _, err), (code_1, _, err_1) = map(end, both)
@@ -155,8 +93,8 @@ def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):
     assert "flax-mnist: terminated after step" in err
     assert "Traceback" not in err + err_1
     nowhere = tmp_path / "another disk"
-    flags = [resume(run, "--epochs", 100_000, "--data-dir", data) for run in (path, nowhere)]
-    with processes(*flags, flags[1]) as three:
+    arguments = [resume(run, epochs=100_000, data_dir=data) for run in (path, nowhere)]
+    with together(*arguments, arguments[1]) as three:
         wait_for(three[0], "Epoch ")
         wait_for(three[0], "Epoch ")
         three[2].kill()
@@ -167,37 +105,51 @@ def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):
     assert code_1 not in (None, 0)
     assert err_1  # whether we speak first, or JAX does, is a race
     epochs = len(read_metrics(path)) + 1
-    assert main(["train", *resume(path, "--epochs", epochs)]) == 0
+    assert ask(*resume(path, epochs=epochs)) == 0
     assert_same_result(path, straight(data, tmp_path / "straight", epochs))
 
 
+@pytest.fixture(scope="module")
+def stalled(data, tmp_path_factory) -> dict[int, tuple[Path, tuple[int, str, str]]]:
+    """By which of two processes stalls: their run, and how the other ended.
+
+    Both pairs at once: what takes long is that somebody waits.
+    """
+    with contextlib.ExitStack() as stack:
+        pairs = {}
+        for victim in (0, 1):
+            path = tmp_path_factory.mktemp("stalled") / "run"
+            arguments = new_run(data, path, epochs=100_000, peer_timeout=15)
+            pairs[victim] = path, stack.enter_context(together(*[arguments] * 2))
+        for victim, (_, both) in pairs.items():
+            wait_for(both[0], "Epoch 2/")
+            both[victim].send_signal(signal.SIGSTOP)
+        return {victim: (path, end(both[1 - victim])) for victim, (path, both) in pairs.items()}
+
+
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, victim):
-    path = tmp_path / "run"
-    flags = new_run(data, path, "--epochs", 100_000, "--peer-timeout", 15)
-    with processes(*[flags] * 2) as both:
-        wait_for(both[0], "Epoch 2/")
-        both[victim].send_signal(signal.SIGSTOP)
-        code, _, err = end(both[1 - victim])
+def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, stalled, victim):
+    path, (code, _, err) = stalled[victim]
     assert code == 1, err
     assert "another process did not answer for 15 s" in err
     epochs = len(read_metrics(path)) + 1
-    assert main(["train", *resume(path, "--epochs", epochs)]) == 0
+    assert ask(*resume(path, epochs=epochs)) == 0
     assert_same_result(path, straight(data, tmp_path / "straight", epochs))
 
 
 LOADS_FOREVER = """
 import sys, time
-from flax_mnist import cli, data
-data.load_dataset = lambda *_: time.sleep(1000)
-sys.exit(cli.main(["train", *sys.argv[1:]]))
+from flax_mnist.data import dataset
+dataset.load_dataset = lambda *_: time.sleep(1000)
+from flax_mnist.cli.main import main
+sys.exit(main(sys.argv[1:]))
 """
 
 
 @pytest.mark.long
 def test_a_process_whose_images_never_come_ends_all(data, tmp_path):
-    flags = new_run(data, tmp_path / "run", "--peer-timeout", 15)
-    with processes(*[flags] * 2, scripts={1: [sys.executable, "-c", LOADS_FOREVER]}) as both:
+    arguments = new_run(data, tmp_path / "run", peer_timeout=15)
+    with together(*[arguments] * 2, programs={1: [sys.executable, "-c", LOADS_FOREVER]}) as both:
         ends = [end(process, 2 * BOUND) for process in both]
     for code, _, err in ends:
         assert code == 1
@@ -205,21 +157,10 @@ def test_a_process_whose_images_never_come_ends_all(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def listening(port: int) -> set[str]:
-    """The addresses, as Linux writes them, at which something listens to a port."""
-    rows = [
-        row.split()
-        for table in ("/proc/net/tcp", "/proc/net/tcp6")
-        for row in Path(table).read_text().splitlines()[1:]
-    ]
-    sockets = [(*row[1].split(":"), row[3]) for row in rows]
-    return {address for address, p, state in sockets if int(p, 16) == port and state == "0A"}
-
-
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's table of sockets")
 def test_one_that_never_starts_and_an_address_that_is_the_only_one(data, tmp_path):
-    flags = new_run(data, tmp_path / "run", "--peer-timeout", 5)
-    with processes(flags, count=2) as (process,):
+    arguments = new_run(data, tmp_path / "run", peer_timeout=3)
+    with together(arguments, count=2) as (process,):
         port = int(process.args[process.args.index("--coordinator") + 1].rpartition(":")[2])
         while not (addresses := listening(port)):
             assert process.poll() is None
@@ -227,27 +168,27 @@ def test_one_that_never_starts_and_an_address_that_is_the_only_one(data, tmp_pat
         assert all(address.endswith("0100007F") for address in addresses)  # 127.0.0.1
         code, _, err = end(process)
     assert code == 1
-    assert f"not all processes came to 127.0.0.1:{port} within 10 s" in err
+    assert f"not all processes came to 127.0.0.1:{port} within 6 s" in err
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
 
 
 def test_a_killed_process_0_ends_the_others_in_time(data, tmp_path):
     path = tmp_path / "run"
-    with processes(*[new_run(data, path, "--epochs", 100_000)] * 2) as both:
+    with together(*[new_run(data, path, epochs=100_000)] * 2) as both:
         wait_for(both[0], "Epoch 2/")
         both[0].kill()
         code, _, err = end(both[1])
     assert code not in (None, 0)
     assert err  # whether we speak first, or JAX does, is a race
     epochs = len(read_metrics(path)) + 1
-    assert main(["train", *resume(path, "--epochs", epochs)]) == 0
+    assert ask(*resume(path, epochs=epochs)) == 0
     assert_same_result(path, straight(data, tmp_path / "straight", epochs))
 
 
 def test_processes_with_different_numbers_of_devices_are_refused(data, tmp_path):
-    flags = [new_run(data, tmp_path / "run", "--num-devices", n) for n in (1, 2)]
-    with processes(*flags) as both:
+    arguments = [new_run(data, tmp_path / "run", num_devices=n) for n in (1, 2)]
+    with together(*arguments) as both:
         ends = [end(process, 180) for process in both]
     for i, (code, _, err) in enumerate(ends):
         assert code == 2
@@ -258,10 +199,10 @@ def test_processes_with_different_numbers_of_devices_are_refused(data, tmp_path)
 
 def test_a_deterministic_run_is_repeated_by_many_only_if_they_are_told(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    flags = ("--data-dir", data, "--epochs", 1, "--deterministic", "--run-dir", one)
-    assert run("train", *flags).returncode == 0
-    again = ["--config", str(one / run_folder.CONFIG), "--run-dir", str(two), *PATIENT]
-    with processes(*[again] * 2) as both:
+    assert run(*runs.train(data, one, epochs=1, deterministic=True)).returncode == 0
+    config = str(one / run_folder.CONFIG)
+    again = ["train", "--config", config, "--run-dir", str(two), "--peer-timeout", str(PATIENT)]
+    with together(*[again] * 2) as both:
         ends = [end(process, 180) for process in both]
     for code, _, err in ends:
         assert code == 2
@@ -270,8 +211,8 @@ def test_a_deterministic_run_is_repeated_by_many_only_if_they_are_told(data, tmp
 
 
 def test_processes_of_different_runs_are_refused(data, tmp_path):
-    flags = [new_run(data, tmp_path / "run", "--seed", seed) for seed in (0, 1)]
-    with processes(*flags) as both:
+    arguments = [new_run(data, tmp_path / "run", seed=seed) for seed in (0, 1)]
+    with together(*arguments) as both:
         ends = [end(process, 180) for process in both]
     for code, _, err in ends:
         assert code == 2
@@ -282,7 +223,7 @@ def test_processes_of_different_runs_are_refused(data, tmp_path):
 def without_cluster() -> dict[str, str]:
     """This environment, without what a cluster would tell."""
     prefixes = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR")
-    return {k: v for k, v in os.environ.items() if not k.startswith(prefixes)}
+    return {k: v for k, v in environment().items() if not k.startswith(prefixes)}
 
 
 def by_slurm(i: int) -> dict[str, str]:
@@ -311,8 +252,9 @@ def test_auto_asks_what_started_the_processes(data, tmp_path, told):
         "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",
     }
     path = tmp_path / "run"
-    command = [*COMMAND, *new_run(data, path, "--epochs", 1, "--distributed", "auto")]
-    with running(*((command, without_cluster() | fixed | told(i)) for i in range(2))) as both:
+    command = [*COMMAND, *new_run(data, path, epochs=1, distributed="auto")]
+    variables = tuple(without_cluster() | fixed | told(i) for i in range(2))
+    with running(command, command, variables=variables) as both:
         ends = [end(process, 180) for process in both]
     assert [code for code, *_ in ends] == [0, 0], ends
     assert json.loads((path / run_folder.CONFIG).read_text())["topology"]["processes"] == 2
@@ -320,10 +262,8 @@ def test_auto_asks_what_started_the_processes(data, tmp_path, told):
 
 
 def test_where_there_is_no_cluster_none_is_found(tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "--distributed", "auto", "--run-dir", str(tmp_path / "run")],
-        capture_output=True, text=True, env=without_cluster(), check=False,
-    )  # fmt: skip
+    absent = dict.fromkeys(environment().keys() - without_cluster().keys())
+    done = run("train", "--distributed", "auto", "--run-dir", tmp_path / "run", **absent)
     assert done.returncode == 2
     assert "found neither Slurm, Open MPI, Kubernetes nor Cloud TPU" in done.stderr
     assert done.stderr.count("\n") <= 2
@@ -351,8 +291,9 @@ def test_where_there_is_no_cluster_none_is_found(tmp_path):
     ],
 )
 def test_a_wrong_combination_is_refused(tmp_path, capsys, flags, said):
-    assert main(["train", "--run-dir", str(tmp_path / "run"), *flags]) == 2
-    assert said in capsys.readouterr().err
+    errors = refused(capsys, "train", "--run-dir", tmp_path / "run", *flags)
+    assert errors.startswith("2 ")
+    assert said in errors
     assert not (tmp_path / "run").exists()
 
 

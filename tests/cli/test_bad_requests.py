@@ -1,0 +1,118 @@
+"""What the command line refuses, and what it says of it."""
+
+from __future__ import annotations
+
+import jax
+import pytest
+
+from tests.helpers.command_line import ask, mistaken, refused, run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("", "Expected one of {train, sweep, evaluate, predict, plot, runs, report,"),
+        ("trian", "Unrecognized options: trian Available subcommands: train, sweep,"),
+        ("train --epoch 3", "Unrecognized options: --epoch, 3 Perhaps you meant: --epochs INT"),
+        ("train --learning-rat 1", "--learning-rat, 1 Perhaps you meant: --learning-rate FLOAT"),
+        ("train --dataset mnits", "'mnits' for argument '--dataset'. Expected one of ('auto',"),
+        ("predict x --invert maybe", "'maybe' for argument '--invert'. Expected one of ('auto',"),
+        ("train --epochs 1.5", "Error parsing --epochs: invalid literal for int()"),
+        ("train --epochs nan", "Error parsing --epochs: invalid literal for int()"),
+        ("train --epochs", "Missing value for argument '--epochs'."),
+        ("train --learning-rate fast", "Error parsing --learning-rate: could not convert"),
+        ("train --hidden-sizes 8.5", "Error parsing --hidden-sizes:"),
+        ("evaluate", "Missing from flax-mnist evaluate: RUN_DIR|FILE.safetensors"),
+        ("predict no.safetensors --index 0.5", "Error parsing --index:"),
+        ("export no.safetensors --output x --format onxx", "'onxx' for argument '--format'."),
+        ("sweep --learning-rate 0.1", "misplaced options: --learning-rate (applied to flax-mnist"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_shown_by_tyros_panel(capsys, arguments, says):
+    words = mistaken(capsys, *arguments.split())
+    assert says in words
+    assert "For full helptext, " in words
+
+
+def test_a_process_with_a_mistake_in_the_flags_ends_with_2():
+    done = run("train", "--epoch", 3)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--epochs INT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["trian", "train --learning-rat 1", "train --dataset mnits"])
+def test_twenty_columns_hide_nothing(capsys, monkeypatch, arguments):
+    wide = mistaken(capsys, *arguments.split())
+    monkeypatch.setenv("COLUMNS", "20")
+    assert mistaken(capsys, *arguments.split()).replace(" ", "") == wide.replace(" ", "")
+
+
+def test_twenty_columns_make_no_more_lines(capsys, monkeypatch):
+    arguments = ("train", "--hidden-sizes", 1_000_000_000)
+    wide = refused(capsys, *arguments)
+    monkeypatch.setenv("COLUMNS", "20")
+    assert refused(capsys, *arguments) == wide
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("train --epochs 0", "epochs is 0; it must be at least 1."),
+        ("train --batch-size -1", "batch-size is -1; it must be from 1 to"),
+        (f"train --batch-size {10**30}", "it must be from 1 to 2,147,483,647."),
+        ("train --learning-rate nan", "learning-rate is nan; it must be above 0 and finite."),
+        ("train --learning-rate=-inf", "learning-rate is -inf; it must be above 0 and finite."),
+        ("train --momentum 1", "momentum is 1.0; it must be in [0, 1)."),
+        ("train --hidden-sizes 1000000000", "hidden-sizes is 1000000000; it must be"),
+        ("train --hidden-sizes 8 0", "hidden-sizes is 8 0; it must be"),
+        ("train --hidden-sizes", "hidden-sizes is empty; it must be"),
+        ("train --seed 4294967296", "seed is 4294967296; it must be from 0 to 2**32 - 1."),
+        ("train --keep 0", "keep is 0; it must be at least 1."),
+        ("train --checkpoint-every often", "checkpoint-every is 'often'; it must be a number"),
+        ("sweep --seeds 1000000000", "seeds is 1,000,000,000; it must be at most"),
+        ("train --data-dir no/such/folder", "no/such/folder: is no folder to read (No such file"),
+        ("train --device gpu", "--device gpu: there is none; JAX finds cpu."),
+        ("evaluate no.safetensors", "no.safetensors: there is no such file."),
+        ("predict no.safetensors", "predict needs picture files, or --index"),
+        ("import no.pt --run-dir x", "no.pt: there is no such file."),
+    ],
+)
+def test_what_is_ours_to_refuse_exits_2_with_a_line(capsys, arguments, says):
+    words = " ".join(refused(capsys, *arguments.split()).split())
+    assert words.startswith("2 ")
+    assert says in words
+
+
+def test_what_is_absurdly_large_is_refused_before_it_is_allocated(capsys, monkeypatch):
+    monkeypatch.setattr(jax, "jit", lambda *_, **__: pytest.fail("something is computed"))
+    monkeypatch.setattr(jax, "local_devices", lambda *_, **__: pytest.fail("a device is sought"))
+    refused(capsys, "train", "--dataset", "synthetic", "--hidden-sizes", 1_000_000_000)
+
+
+def test_bad_requests_about_a_run(capsys, trained, tmp_path):
+    (tmp_path / "a.png").write_text("no picture")
+    assert "is none of PNG, JPEG" in refused(capsys, "predict", trained, tmp_path / "a.png")
+    assert "index is 200; the test images are 0 to 199" in refused(
+        capsys, "predict", trained, "--index", 200
+    )
+    assert "index is -1" in refused(capsys, "predict", trained, "--index", -1)
+    assert "is no run folder" in refused(capsys, "evaluate", tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    assert refused(capsys, "evaluate", tmp_path).startswith("1 ")
+
+
+def test_corrupt_data_exits_1_and_names_the_file(capsys, idx_dir, tmp_path):
+    path = idx_dir / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(path.read_bytes() + b"\0")
+    said = refused(capsys, "train", "--data-dir", idx_dir, "--run-dir", tmp_path / "run")
+    assert said.startswith("1 ")
+    assert str(path) in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_debug_shows_the_traceback_and_changes_nothing_else(capsys):
+    assert ask("train", "--data-dir", "no/such/folder", "--debug") == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" in errors
+    assert errors.splitlines()[-1].startswith("flax-mnist: no/such/folder")

@@ -1,0 +1,165 @@
+"""The kinds of files that are read, with valid ones of each."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+import torch
+from PIL import Image
+
+from flax_mnist.data.idx import read_idx
+from flax_mnist.data.pictures import read_image
+from flax_mnist.store.checkpoint import read_manifest
+from flax_mnist.store.metrics import read_metrics
+from flax_mnist.store.record import read_config
+from flax_mnist.store.weights import load_weights
+
+
+class Reader(NamedTuple):
+    """One kind of file."""
+
+    file: str
+    """Its name, whose ending may decide how it is read."""
+    read: Callable[[Path], object]
+    seeds: Callable[[], list[bytes]]
+    """What is damaged: valid contents, or what `mend` makes valid ones of."""
+    mend: Callable[[bytes], bytes] = lambda content: content
+    """Makes the rest right again, such as checksums, so that what stands behind it is reached."""
+
+
+def _idx() -> list[bytes]:
+    images = np.arange(3 * 28 * 28).astype(np.uint8)
+    return [b"\0\0\x08\x03" + np.array([3, 28, 28], ">u4").tobytes() + images.tobytes()]
+
+
+def _pictures() -> list[bytes]:
+    digit = np.zeros((40, 30), np.uint8)
+    digit[8:30, 12:17] = 200
+    grey = Image.fromarray(digit)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    saved: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        (grey, "PNG", {}),
+        (Image.fromarray(digit[6:34, 1:29]), "PNG", {}),
+        (grey.convert("P"), "PNG", {"transparency": 0}),
+        (grey.convert("LA"), "PNG", {}),
+        (Image.fromarray(digit.astype(np.uint16) * 257), "PNG", {}),
+        (grey, "JPEG", {"exif": exif}),
+        (grey.convert("CMYK"), "JPEG", {"progressive": True}),
+        (grey, "GIF", {"save_all": True, "append_images": [grey.rotate(90)], "transparency": 0}),
+        (grey, "BMP", {}),
+        (grey.convert("1"), "TIFF", {"compression": "group4"}),
+        (Image.fromarray(digit.astype(np.float32)), "TIFF", {}),
+        (grey.convert("RGBA"), "TIFF", {"compression": "tiff_lzw"}),
+        (grey.convert("RGBA"), "WEBP", {"lossless": True}),
+        (grey, "PPM", {}),
+    ]
+    contents = []
+    for picture, form, options in saved:
+        file = io.BytesIO()
+        picture.save(file, form, **options)
+        contents.append(file.getvalue())
+    return contents
+
+
+def _with_right_sums(content: bytes) -> bytes:
+    """Of a PNG file's chunks."""
+    mended, rest = content[:8], content[8:]
+    if mended != b"\x89PNG\r\n\x1a\n":
+        return content
+    while len(rest) >= 12 and len(rest) >= (size := int.from_bytes(rest[:4], "big")) + 12:
+        mended += rest[: 8 + size] + zlib.crc32(rest[4 : 8 + size]).to_bytes(4, "big")
+        rest = rest[12 + size :]
+    return mended + rest
+
+
+def _state_dict() -> dict[str, np.ndarray]:
+    shapes = {"0.weight": (2, 784), "0.bias": (2,), "2.weight": (10, 2), "2.bias": (10,)}
+    return {name: np.full(shape, 0.5, np.float32) for name, shape in shapes.items()}
+
+
+def _pt() -> bytes:
+    file = io.BytesIO()
+    torch.save({name: torch.from_numpy(array) for name, array in _state_dict().items()}, file)
+    return file.getvalue()
+
+
+def _pickle() -> list[bytes]:
+    with zipfile.ZipFile(io.BytesIO(_pt())) as archive:
+        return [archive.read("archive/data.pkl")]
+
+
+def _with_pickle(content: bytes) -> bytes:
+    """The `.pt` file with another pickle in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(_pt())) as old, zipfile.ZipFile(file, "w") as new:
+        for info in old.infolist():  # which has the date: the same at any time
+            is_pickle = info.filename == "archive/data.pkl"
+            new.writestr(info, content if is_pickle else old.read(info))
+    return file.getvalue()
+
+
+def _config() -> list[bytes]:
+    content = {
+        "config": {"epochs": 5, "learning_rate": 0.003, "hidden_sizes": [128, 64], "seed": 0},
+        "dataset": {
+            "name": "mnist",
+            "source": "a folder",
+            "data_dir": None,
+            "class_names": list("0123456789"),
+        },
+        "checkpoints": {"every": "1", "keep": 3},
+        "environment": {"python": "3.11.9"},
+    }
+    return [json.dumps(content, indent=2).encode()]
+
+
+def _metrics() -> list[bytes]:
+    row = {
+        "epoch": 1, "step": 938, "train_loss": 1.9, "test_loss": 1.3, "test_accuracy": 0.7,
+        "seconds": 0.3, "images_per_second": 200000.0, "dataset": "mnist",
+    }  # fmt: skip
+    return [(json.dumps(row) + "\n").encode() * 2]
+
+
+def _manifest() -> list[bytes]:
+    content = {
+        "epoch": 1, "step": 2, "seconds": 0.5, "run": {"seed": 0, "dataset": "mnist"},
+        "arrays": {"[0]": ["float32", [784, 128]]}, "files": {"a/b": "0" * 64},
+    }  # fmt: skip
+    return [_sealed(json.dumps(content).encode() + b"\n")]
+
+
+def _sealed(content: bytes) -> bytes:
+    """With the sum of its first line as the second."""
+    line = content.partition(b"\n")[0]
+    return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+
+
+READERS = {
+    "idx": Reader("images", lambda path: read_idx(path, ndim=3), _idx),
+    "idx.gz": Reader(
+        "images.gz",
+        lambda path: read_idx(path, ndim=3),
+        lambda: [gzip.compress(content, mtime=0) for content in _idx()],
+    ),
+    "picture": Reader("picture", read_image, _pictures, _with_right_sums),
+    "safetensors": Reader(
+        "weights.safetensors", load_weights, lambda: [safetensors.numpy.save(_state_dict())]
+    ),
+    "pt": Reader("weights.pt", load_weights, lambda: [_pt()]),
+    "pickle in pt": Reader("weights.pt", load_weights, _pickle, _with_pickle),
+    "config.json": Reader("config.json", lambda path: read_config(path.parent), _config),
+    "metrics.jsonl": Reader("metrics.jsonl", lambda path: read_metrics(path.parent), _metrics),
+    "manifest.json": Reader("manifest.json", read_manifest, _manifest, _sealed),
+}

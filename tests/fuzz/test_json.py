@@ -1,0 +1,98 @@
+"""JSON that nobody wrote by hand: settings, and what stands before numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flax_mnist.config import DatasetName
+from flax_mnist.errors import DataError
+from flax_mnist.store.checkpoint import read_manifest
+from flax_mnist.store.record import read_config
+from flax_mnist.store.weights import load_weights
+from tests.fuzz.examples import answer, changed, mostly, repeatable
+from tests.fuzz.readers import READERS
+
+
+@repeatable
+@given(st.data())
+def test_a_lying_safetensors_header_is_refused_or_tells_what_is_there(folder, data):
+    whole = READERS["safetensors"].seeds()[0]
+    length = int.from_bytes(whole[:8], "little")
+    header = changed(data.draw, json.loads(whole[8 : 8 + length]))
+    text = json.dumps(header).encode()
+    stated = data.draw(mostly(len(text), 0, len(text) - 1, len(text) + 1, 2**63, 2**64 - 1))
+    path = folder / "weights.safetensors"
+    path.write_bytes(stated.to_bytes(8, "little") + text + whole[8 + length :])
+    weights = answer(load_weights, path)
+    # Read by hand: what was accepted is what stands there.
+    for name, array in (weights or {}).items():
+        begin, end = header[name]["data_offsets"]
+        assert array.dtype == {"F32": np.float32, "F64": np.float64}[header[name]["dtype"]]
+        assert list(array.shape) == header[name]["shape"]
+        assert array.tobytes() == whole[8 + length :][begin:end]
+
+
+@repeatable
+@given(st.data())
+def test_a_config_is_a_record_of_the_right_types_or_damaged(folder, data):
+    content = changed(data.draw, json.loads(READERS["config.json"].seeds()[0]))
+    (folder / "config.json").write_text(json.dumps(content))
+    record = answer(read_config, folder)
+    if record is None:
+        return
+    config = record.config
+    assert all(type(n) is int for n in (config.epochs, config.batch_size, config.seed))
+    assert all(type(n) is int for n in config.hidden_sizes)
+    assert type(config.learning_rate) in (int, float)
+    assert record.dataset in DatasetName.__args__
+    assert type(record.source) is str
+    assert record.data_dir is None or isinstance(record.data_dir, Path)
+    assert len(record.class_names) == 10
+    assert all(type(name) is str for name in record.class_names)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("config", "epochs", 1.5),
+        ("config", "epochs", "5"),
+        ("config", "hidden_sizes", [128.0]),
+        ("config", "learning_rate", float("nan")),
+        ("config", "unknown", 1),
+        ("dataset", "name", "mnits"),
+        ("dataset", "source", None),
+        ("dataset", "data_dir", 5),
+        ("dataset", "class_names", list("012345678")),
+        ("dataset", "class_names", list(range(10))),
+        ("checkpoints", "every", 1),
+        ("checkpoints", "keep", "3"),
+    ],
+)
+def test_a_config_with_a_value_of_no_sense_is_damaged(folder, part, key, value):
+    content = json.loads(READERS["config.json"].seeds()[0])
+    content[part][key] = value
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"config.json: damaged"):
+        read_config(folder)
+
+
+@repeatable
+@given(st.data())
+def test_a_manifest_is_one_or_damaged(folder, data):
+    content = changed(data.draw, json.loads(READERS["manifest.json"].seeds()[0].splitlines()[0]))
+    line = json.dumps(content).encode()
+    seal = hashlib.sha256(line).hexdigest().encode() + b"\n"
+    for ending, sealed in ((b"\n" + seal, True), (b"\n" + seal[::-1], False), (b"", False)):
+        (folder / "manifest.json").write_bytes(line + ending)
+        manifest = answer(read_manifest, folder / "manifest.json")
+        assert sealed or manifest is None
+        assert manifest is None or json.dumps(manifest._asdict(), sort_keys=True) == json.dumps(
+            json.loads(line), sort_keys=True
+        )
