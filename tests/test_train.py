@@ -10,21 +10,11 @@ import numpy as np
 import pytest
 
 from flax_mnist import Config, Dataset, init_state, train_epoch, train_step
-from flax_mnist.data.dataset import DIGITS, Split
 from flax_mnist.data.order import epoch_order
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.evaluation import evaluate
 from flax_mnist.runs.loop import begin, chunk_steps, compile_chunks, fit
 from flax_mnist.train import make_model, make_optimizer
-
-
-@pytest.fixture
-def dataset(digits) -> Dataset:
-    train, test = (
-        Split(digits[f"{split}_images"], digits[f"{split}_labels"].astype(np.int32))
-        for split in ("train", "test")
-    )
-    return Dataset("synthetic", "a test", DIGITS, train, test)
 
 
 def static(config: Config) -> dict:

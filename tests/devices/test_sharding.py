@@ -21,24 +21,17 @@ from safetensors.numpy import load_file
 from flax_mnist import Config, Dataset, load_dataset, train
 from flax_mnist.cli.main import main
 from flax_mnist.data import synthetic
-from flax_mnist.data.dataset import DIGITS, Split
+from flax_mnist.data.dataset import Split
 from flax_mnist.devices import sharding
 from flax_mnist.errors import RequestError
 from flax_mnist.runs import loop
 from flax_mnist.store import run_folder
+from tests.helpers.datasets import dataset_of
 from tests.helpers.idx_files import write_idx_dir
 
 COUNTS = (1, 2, 4, 8)
 CASES = {63: (1000, COUNTS), 64: (1000, (1, 8)), 10: (303, (1, 8)), 1: (30, (1, 8))}
 """Batch size, of how many images an epoch has at most 32 batches, and on how many devices."""
-
-
-def small(arrays: dict[str, np.ndarray], n: int) -> Dataset:
-    splits = (
-        Split(arrays[f"{split}_images"][:n], arrays[f"{split}_labels"][:n].astype(np.int32))
-        for split in ("train", "test")
-    )
-    return Dataset("synthetic", "a test", DIGITS, *splits)
 
 
 def after_training(config: Config, dataset: Dataset, count: int) -> list[np.ndarray]:
@@ -91,14 +84,14 @@ def observe(folder: Path, long: bool) -> dict:
             )
         }
     arrays = synthetic.generate(seed=1, n_train=1000, n_test=200)
-    float32 = agreement(Config(learning_rate=0.01, momentum=0.5), small(arrays, 1000), COUNTS)
+    float32 = agreement(Config(learning_rate=0.01, momentum=0.5), dataset_of(arrays, 1000), COUNTS)
     text = compiled_text(8, 64)
     resumed = elastic(folder, arrays)
     jax.config.update("jax_enable_x64", True)
     float64 = {
         batch_size: agreement(
             Config(batch_size=batch_size, learning_rate=0.01, momentum=0.5, precision="float64"),
-            small(arrays, n),
+            dataset_of(arrays, n),
             counts,
         )
         for batch_size, (n, counts) in CASES.items()
@@ -107,7 +100,7 @@ def observe(folder: Path, long: bool) -> dict:
     return {
         "float32": float32,
         "float64": float64,
-        "deterministic": agreement(deterministic, small(arrays, 1000), COUNTS),
+        "deterministic": agreement(deterministic, dataset_of(arrays, 1000), COUNTS),
         "resumed": resumed,
         "sums": text.count(" all-reduce("),
         "has a share": "[8,784]" in text,
