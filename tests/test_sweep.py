@@ -10,7 +10,7 @@ import pytest
 from flax_mnist import Config
 from flax_mnist.errors import RequestError
 from flax_mnist.runs import sweeping
-from flax_mnist.sweep import Outcome, collect, combinations, outcomes_of
+from flax_mnist.sweep import Outcome, combinations, outcomes_of
 from tests.helpers.sweeps import ended, metrics_of
 
 
@@ -34,9 +34,9 @@ def test_a_settings_outcome_is_that_of_its_members():
     outcomes = outcomes_of([first, second, third, other])
     votes = np.zeros((3, 3, 10))
     votes[0, :, 1], votes[1, :, 1], votes[2, :, 7] = 0.6, 0.9, 1.0
-    collect(outcomes, ended([(first, metrics_of(3.0)), (other, metrics_of(0.1))]))
+    sweeping.collect(outcomes, ended([(first, metrics_of(3.0)), (other, metrics_of(0.1))]))
     outcomes[0.1, 0.0].probabilities = 0.0
-    collect(
+    sweeping.collect(
         outcomes,
         ended([(second, metrics_of(1.0)), (first, metrics_of(2.0)), (third, metrics_of(math.nan))],
               votes),
@@ -49,7 +49,7 @@ def test_a_settings_outcome_is_that_of_its_members():
     assert outcome.rank == (1, 2.0)
     assert outcome.ensemble_accuracy(np.array([1, 1, 7])) == pytest.approx(2 / 3)
     unfinished = sweeping.Epoch(0, [(first, metrics_of(9.0))], None)
-    collect(outcomes, unfinished)
+    sweeping.collect(outcomes, unfinished)
     assert len(outcome.test_losses) == 3
 
 

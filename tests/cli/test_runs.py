@@ -11,11 +11,12 @@ import jax
 import pytest
 
 from flax_mnist import Config
+from flax_mnist.config import CheckpointPolicy
 from flax_mnist.data.dataset import DIGITS
 from flax_mnist.errors import DataError, FlaxMnistError
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics, append_metrics, read_metrics
-from flax_mnist.store.record import Checkpoints, Record, read_config, write_config
+from flax_mnist.store.record import Record, read_config, write_config
 from tests.helpers.command_line import ask
 
 STARTED = [1_790_000_000 + 86_400 * day for day in range(5)]
@@ -27,7 +28,7 @@ def add_run(
 ) -> Path:
     """A folder as a training leaves it after as many of its five epochs."""
     folder.mkdir(parents=True)
-    checkpoints = None if imported else Checkpoints("1", 3)
+    checkpoints = None if imported else CheckpointPolicy("1", 3)
     record = Record(Config(), dataset, "somewhere", None, DIGITS, checkpoints)
     write_config(folder, record, jax.devices()[0])
     os.utime(folder / "config.json", (started, started))

@@ -16,10 +16,11 @@ from safetensors.numpy import load_file
 import flax_mnist
 from benchmarks.equivalence.torch_reference import build_model, evaluate, normalize
 from flax_mnist import Config, init_state
-from flax_mnist.cli.main import parse
+from flax_mnist.cli.train import flags_of, parse
+from flax_mnist.config import CheckpointPolicy
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import read_metrics
-from flax_mnist.store.record import Checkpoints, Record, read_config, write_config
+from flax_mnist.store.record import Record, read_config, write_config
 from tests.helpers.command_line import OFFLINE, ask, refused, run, said
 from tests.helpers.runs import LEARNS, metrics
 
@@ -213,18 +214,13 @@ def test_a_config_file_repeats_the_devices_too(data, tmp_path):
 @pytest.mark.parametrize("then", [True, False])
 @pytest.mark.parametrize("now", [True, False])
 def test_a_flag_overrides_a_config_file_both_ways(tmp_path, then, now):
-    record = Record(
-        Config(deterministic=then),
-        "mnist",
-        "",
-        None,
-        tuple("0123456789"),
-        Checkpoints("1", 3),
-    )
-    write_config(tmp_path, record, jax.devices()[0])
+    names = tuple("0123456789")
+    old = Record(Config(deterministic=then), "mnist", "", None, names, CheckpointPolicy("1", 3))
+    write_config(tmp_path, old, jax.devices()[0])
+    default = flags_of(read_config(tmp_path), None)
+    assert default.config == Config(deterministic=then)
     flag = "--deterministic" if now else "--no-deterministic"
-    command = parse(["train", "--config", str(tmp_path / "config.json"), flag])
-    assert command.config == Config(deterministic=now)
+    assert parse(["train", flag], default).config == Config(deterministic=now)
 
 
 def test_a_config_file_that_is_none_is_refused(tmp_path, capsys):

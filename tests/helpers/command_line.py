@@ -67,25 +67,20 @@ def run(
 
 @contextlib.contextmanager
 def settings_kept() -> Iterator[None]:
-    """Whatever a command sets in JAX and for XLA is afterwards as it was before."""
+    """Whatever a command sets in JAX is afterwards as it was before."""
     jax.devices()  # in use from now on: no command changes how many there are
     before = {name: getattr(jax.config, name) for name in SETTINGS}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                jax.config.update(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def ask(*arguments: object) -> int:
     """Runs it in this process, which takes a tenth of the time; its exit code."""
     with settings_kept():
-        try:
-            return main([str(argument) for argument in arguments])
-        except SystemExit as end:  # tyro has given help, or shown a mistake in the flags
-            return end.code or 0
+        return main([str(argument) for argument in arguments])
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 
 from flax_mnist.devices.memory import Plan, make_plan, member_bytes, shared_bytes
 from flax_mnist.runs import sweeping
-from flax_mnist.runs.sweeping import Trained, fit
+from flax_mnist.runs.sweeping import Trained, collect, fit
 from flax_mnist.store.metrics import Metrics
-from flax_mnist.sweep import collect, combinations, outcomes_of
+from flax_mnist.sweep import combinations, outcomes_of
 from tests.helpers.sweeps import FLOAT32, SMALL, single_run
 
 FLOAT64 = 1e-12
