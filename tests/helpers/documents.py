@@ -156,7 +156,10 @@ def parse_command(line: str) -> None:
         if words[:2] == ["python", "-m"] and words[2].startswith("benchmarks"):
             parse_benchmark(words[2], words[3:])
         elif words[0] == "flax-mnist":
-            parse(words[1:])
+            try:
+                parse(words[1:])
+            except SystemExit as stop:  # what was asked for, help for one, is done
+                assert not stop.code, command
         elif words[:2] == ["pip", "install"]:
             for extras in re.findall(r"\[(.*)\]", command):
                 assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()
