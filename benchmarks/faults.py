@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,10 +24,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from flax_mnist.cli.main import main as run_in_this_process
+from flax_mnist.show import table
 from flax_mnist.store import checkpoint, run_folder
 from flax_mnist.store.metrics import read_metrics
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
                 lambda: full_disk(runs, chance),
             ),
         }
-        table = Table("fault", "times", *OUTCOMES)
+        rows: list[tuple[str, ...]] = [("fault", "times", *OUTCOMES)]
         bad = 0
         for fault, (times, strike) in campaign.items():
             outcomes: Counter[str] = Counter()
@@ -77,9 +77,9 @@ def main(argv: list[str] | None = None) -> int:
                 outcomes[strike()] += 1
                 said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
                 print(f"{fault}: {number + 1} of {times}: {said}", file=sys.stderr, flush=True)
-            table.add_row(fault, str(times), *(str(outcomes[outcome]) for outcome in OUTCOMES))
+            rows.append((fault, str(times), *(str(outcomes[outcome]) for outcome in OUTCOMES)))
             bad += outcomes[WRONG] + outcomes[LOST]
-    Console(width=100).print(table)
+    print(table.markdown(rows))
     return 1 if bad else 0
 
 
@@ -125,9 +125,6 @@ def command(path: Path, epochs: int) -> list[str]:
     return [sys.executable, "-m", "flax_mnist", *FLAGS, *flags]
 
 
-# ---- Faults ---------------------------------------------------------------------------------
-
-
 Wait = Callable[[subprocess.Popen[bytes], Runs, Path, random.Random], None]
 """Returns when a process shall be killed, or has ended before."""
 
@@ -150,7 +147,7 @@ def killed(runs: Runs, chance: random.Random, wait: Wait) -> str:
 def at_some_moment(
     process: subprocess.Popen[bytes], runs: Runs, path: Path, chance: random.Random
 ) -> None:
-    """Anywhere in its life."""
+    """After a time drawn evenly from what a whole run takes."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(chance.uniform(0, runs.lifetime))
 
@@ -158,12 +155,24 @@ def at_some_moment(
 def within_a_save(
     process: subprocess.Popen[bytes], runs: Runs, path: Path, chance: random.Random
 ) -> None:
-    """While a checkpoint is there that has no name yet, some saves from the start."""
+    """While a checkpoint is being written that has no name yet, some saves from the start.
+
+    That takes less than a millisecond. So the process is first stopped, and only killed if the
+    checkpoint has got no name meanwhile.
+    """
     patience = time.perf_counter() + chance.uniform(0, runs.lifetime)
     while process.poll() is None:
-        unfinished = any((path / checkpoint.FOLDER).glob(f"{checkpoint.UNFINISHED}*"))
-        if unfinished and time.perf_counter() > patience:
-            return
+        if time.perf_counter() > patience and is_saving(path):
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if is_saving(path):
+                return
+            process.send_signal(signal.SIGCONT)
+
+
+def is_saving(path: Path) -> bool:
+    """Whether there is a checkpoint that has no name yet."""
+    return any((path / checkpoint.FOLDER).glob(f"*{checkpoint.PARTIAL}"))
 
 
 def begun_after(said: str) -> int:
@@ -182,7 +191,7 @@ def damaged(
     shutil.copytree(runs.stopped, path)
     files = [file for file in (path / checkpoint.FOLDER).rglob("*") if file.is_file()]
     full = sorted(file for file in files if file.stat().st_size)
-    for file in chance.sample(full, chance.randint(1, 4)):
+    for file in chance.sample(full, chance.randint(1, len(full))):
         file.write_bytes(damage(file.read_bytes(), chance))
     with (
         contextlib.redirect_stdout(io.StringIO()),

@@ -14,6 +14,8 @@ DatasetName = Literal["auto", "mnist", "fashion_mnist", "kmnist", "synthetic"]
 Init = Literal["torch", "flax"]
 Precision = Literal["float32", "bfloat16", "float64"]
 
+PIXELS, CLASSES = 28 * 28, 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -78,7 +80,8 @@ class Config:
     @property
     def weights(self) -> int:
         """How many there are in all layers, biases left out."""
-        return sum(fan_in * fan_out for fan_in, fan_out in pairwise((784, *self.hidden_sizes, 10)))
+        sizes = (PIXELS, *self.hidden_sizes, CLASSES)
+        return sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
 
 
 @dataclasses.dataclass(frozen=True)

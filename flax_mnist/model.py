@@ -12,13 +12,10 @@ from jax import Array
 from jax.typing import DTypeLike
 from numpy.typing import NDArray
 
-from flax_mnist.config import Config, Init
+from flax_mnist.config import CLASSES, Config, Init
 
 Params = dict[str, dict[str, Array]]
 """`{"Dense_0": {"kernel": [784, 128], "bias": [128]}, "Dense_1": ...}`, input to output."""
-
-PIXELS = 28 * 28
-CLASSES = 10
 
 
 class MLP(nn.Module):

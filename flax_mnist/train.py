@@ -17,8 +17,8 @@ from jax import Array
 from jax.sharding import NamedSharding
 from numpy.typing import NDArray
 
-from flax_mnist.config import Config
-from flax_mnist.model import MLP, PIXELS, Params, log_probs, make_model, nll_loss
+from flax_mnist.config import PIXELS, Config
+from flax_mnist.model import MLP, Params, log_probs, make_model, nll_loss
 
 
 class State(NamedTuple):

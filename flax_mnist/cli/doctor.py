@@ -30,8 +30,8 @@ def _diagnose() -> Iterator[tuple[str, str]]:
 
     from flax_mnist import __version__
     from flax_mnist.data.tfds import find_dataset
+    from flax_mnist.devices.environment import PACKAGES, version
     from flax_mnist.files import cache_dir
-    from flax_mnist.store.record import PACKAGES, version
 
     yield "flax-mnist", __version__
     yield "Python", f"{platform.python_version()} on {platform.platform()}"

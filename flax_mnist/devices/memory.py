@@ -12,9 +12,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flax_mnist.config import Config
+from flax_mnist.config import CLASSES, PIXELS, Config
 from flax_mnist.data.dataset import Dataset
-from flax_mnist.model import CLASSES, PIXELS
 
 
 def cpu_devices(members: int) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.data.order import epoch_order, steps_per_epoch
-from flax_mnist.devices import memory, runtime
+from flax_mnist.devices import environment, memory, runtime
 from flax_mnist.devices.memory import Plan, lanes
 from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import Evaluation, evaluate, predict
@@ -306,7 +306,7 @@ def _save_best(
     record = Record(
         config, dataset.name, dataset.source, data_dir, dataset.class_names, CheckpointPolicy()
     )
-    write_config(path, record, device)
+    write_config(path, record, environment.describe(device, config))
     for metrics in (metrics for member, metrics in rows if member == config):
         append_metrics(path, metrics, dataset.name)
     save_weights(path / run_folder.WEIGHTS, params)

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from flax_mnist import evaluation
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_folder
+from flax_mnist.devices import environment
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.model import MLP, Params, make_model
 from flax_mnist.store import run_folder
@@ -132,5 +133,5 @@ def import_weights(
     with run_folder.only_writer(path):
         run_folder.require_no_run(path)  # now that nobody else can make one
         save_weights(path / run_folder.WEIGHTS, from_torch_state_dict(weights))
-        write_config(path, record, device, known=("hidden_sizes", "precision"))
+        write_config(path, record, environment.describe(device, config))
     return path

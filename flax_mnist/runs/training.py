@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.data.dataset import Dataset, Split, load_dataset
 from flax_mnist.data.order import steps_per_epoch
-from flax_mnist.devices import agreement, processes, runtime, sharding
+from flax_mnist.devices import agreement, environment, processes, runtime, sharding
 from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import RequestError, StoppedError
 from flax_mnist.model import Params
@@ -306,7 +306,7 @@ class _Run:
             self.dataset.class_names,
             self.checkpoints,
         )
-        write_config(self.folder, record, self.device, self.mesh)
+        write_config(self.folder, record, environment.describe(self.device, self.config, self.mesh))
 
     def _stopped(self, signum: int, step: str) -> StoppedError:
         resume = f"flax-mnist train --resume --run-dir {shlex.quote(str(self.folder))}"

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.stages import Compiled, Traced
 from rich import box
 
-from flax_mnist.config import Config
+from flax_mnist.config import CLASSES, PIXELS, Config
 from flax_mnist.devices.runtime import compiler_options
-from flax_mnist.model import CLASSES, PIXELS, make_model
+from flax_mnist.model import make_model
 from flax_mnist.show import table
 from flax_mnist.train import init_state, make_optimizer, train_step
 

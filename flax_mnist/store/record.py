@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.metadata
-import importlib.resources
 import json
 import os
-import platform
-import sys
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
-import jax
-from jax.sharding import Mesh
-
-from flax_mnist import __version__
-from flax_mnist.config import CheckpointPolicy, Config, DatasetName
-from flax_mnist.devices.runtime import compiler_options
-from flax_mnist.devices.sharding import topology
+from flax_mnist.config import CLASSES, CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import DataError, RequestError
 from flax_mnist.files import read, write_atomically
-from flax_mnist.model import CLASSES
 from flax_mnist.store.run_folder import CONFIG
 
 Kind = TypeVar("Kind")
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+KNOWN_OF_WEIGHTS = ("hidden_sizes", "precision")
+"""The settings that weights alone tell."""
 
 
 class Record(NamedTuple):
@@ -42,56 +31,36 @@ class Record(NamedTuple):
     checkpoints: CheckpointPolicy | None = None
     """None of an imported run: it was not trained here."""
     devices: int | None = None
-    """That shared each batch; read from what `write_config` saw. None where it is not known."""
+    """That shared each batch; only read, from the topology. None where it is not known."""
 
 
-def write_config(
-    path: Path,
-    record: Record,
-    device: jax.Device,
-    mesh: Mesh | None = None,
-    known: Collection[str] | None = None,
-) -> None:
-    """Writes `config.json` into the run folder `path`, versions and device included.
+def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> None:
+    """Writes `config.json` into the run folder `path`.
 
-    Of the settings only those `known`, where it is given: of imported weights nobody can say more.
+    Args:
+        path: run folder.
+        record: of an imported run only the settings are written that its weights tell.
+        environment: topology, versions, device and command: `devices.environment.describe`'s.
+
+    Raises:
+        FlaxMnistError: it cannot be written.
     """
     settings = dataclasses.asdict(record.config)
+    if record.checkpoints is None:
+        settings = {name: settings[name] for name in KNOWN_OF_WEIGHTS}
+    data_dir = record.data_dir and Path(os.path.expanduser(record.data_dir)).resolve()
     content = {
-        "config": {k: v for k, v in settings.items() if known is None or k in known},
+        "config": settings,
         "dataset": {
             "name": record.dataset,
             "source": record.source,
-            "data_dir": str(Path(os.path.expanduser(record.data_dir)).resolve())
-            if record.data_dir
-            else None,
+            "data_dir": str(data_dir) if data_dir else None,
             "class_names": record.class_names,
         },
         "checkpoints": dataclasses.asdict(record.checkpoints) if record.checkpoints else None,
-        "topology": topology(mesh),
-        "environment": environment(device),
+        **environment,
     }
     write_atomically(path / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def environment(device: jax.Device) -> dict[str, Any]:
-    """Versions and device, as they stand in `config.json`."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": f"{device.platform}: {device.device_kind}",
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "compiler_options": compiler_options(),
-        "versions": {"flax-mnist": __version__} | {name: version(name) for name in PACKAGES},
-        "command": sys.argv[1:],
-    }
-
-
-def version(package: str) -> str | None:
-    """The installed version of a package; None if it is not installed."""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        return importlib.metadata.version(package)
-    return None
 
 
 def read_config(path: Path) -> Record:
@@ -127,31 +96,28 @@ def parse_config(text: str, path: Path) -> Record:
         DataError: it is damaged.
     """
     try:
-        record = json.loads(text)
-        settings, dataset = record["config"], record["dataset"]
-        get_args(DatasetName).index(dataset["name"])  # raises ValueError for any other
-        names = tuple(_typed(name, str) for name in dataset["class_names"])
-        dict(
-            zip(range(CLASSES), names, strict=True)
-        )  # raises ValueError where it is no such number
-        kept = record["checkpoints"]
-        policy = (
-            CheckpointPolicy(_typed(kept["every"], str), _typed(kept["keep"], int))
-            if kept
-            else None
-        )
-        return Record(
-            Config(**settings),
-            dataset["name"],
-            _typed(dataset["source"], str),
-            Path(_typed(dataset["data_dir"], str)) if dataset["data_dir"] else None,
-            names,
-            policy,
-            _typed(record["topology"]["devices"], int) if "topology" in record else None,
-        )
+        return _record(json.loads(text))
     except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
         file = path / CONFIG if path.is_dir() else path
         raise DataError(f"{file}: damaged ({error!r}).") from error
+
+
+def _record(content: Any) -> Record:
+    dataset, kept = content["dataset"], content["checkpoints"]
+    if dataset["name"] not in get_args(DatasetName):
+        raise ValueError(f"{dataset['name']!r:.40} is no dataset")
+    class_names = tuple(_typed(name, str) for name in dataset["class_names"])
+    if len(class_names) != CLASSES:
+        raise ValueError(f"{len(class_names)} class names")
+    return Record(
+        Config(**content["config"]),
+        dataset["name"],
+        _typed(dataset["source"], str),
+        Path(_typed(dataset["data_dir"], str)) if dataset["data_dir"] else None,
+        class_names,
+        CheckpointPolicy(_typed(kept["every"], str), _typed(kept["keep"], int)) if kept else None,
+        _typed(content["topology"]["devices"], int) if "topology" in content else None,
+    )
 
 
 def _typed(value: Any, kind: type[Kind]) -> Kind:
@@ -166,7 +132,7 @@ def read_environment(path: Path) -> dict[str, Any]:
     Raises:
         DataError: it keeps none.
     """
-    environment = json.loads(read_config_text(path)).get("environment")
-    if not isinstance(environment, dict):
-        raise DataError(f"{path / CONFIG}: damaged: it has no environment.")
-    return environment
+    try:
+        return _typed(json.loads(read_config_text(path))["environment"], dict)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path / CONFIG}: damaged: it has no environment.") from error

@@ -14,8 +14,6 @@ from flax_mnist.errors import FlaxMnistError, RequestError
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
 CURVES, LOCK = "loss.png", "lock"
-
-
 OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", "sweep.jsonl")
 """What stands in a folder where something has been trained."""
 
@@ -39,12 +37,6 @@ def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Pat
 
 
 def _make(path: Path, exist_ok: bool = True) -> Path:
-    try:
-        str(path.absolute()).encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(
-            f"{path}: is no name in UTF-8, as Orbax needs it. Set PYTHONUTF8=1 in the environment."
-        ) from error
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError as error:

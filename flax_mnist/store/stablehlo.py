@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, export
+from jaxtyping import Float, UInt8
 
 from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.evaluation import predict
@@ -46,7 +47,7 @@ def to_stablehlo(params: Params, model: MLP) -> bytes:
         )
 
     @jax.jit
-    def probabilities(images: Array) -> Array:
+    def probabilities(images: UInt8[Array, "b 28 28"]) -> Float[Array, "b 10"]:
         return cast(Array, predict(params, images, model=model))
 
     (b,) = export.symbolic_shape("b")

@@ -20,10 +20,10 @@ import safetensors.numpy
 from jax import Array
 from numpy.typing import NDArray
 
-from flax_mnist.config import MAX_WEIGHTS
+from flax_mnist.config import CLASSES, MAX_WEIGHTS, PIXELS
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 from flax_mnist.files import write_atomically
-from flax_mnist.model import CLASSES, PIXELS, Params
+from flax_mnist.model import Params
 
 StateDict = dict[str, NDArray[np.floating]]
 MAX_BYTES = 10**10
@@ -44,7 +44,7 @@ def to_torch_state_dict(params: Params) -> StateDict:
     return state_dict
 
 
-def from_torch_state_dict(state_dict: Mapping[str, NDArray[np.floating]]) -> Params:
+def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
     """The reverse of `to_torch_state_dict`, for any hidden sizes.
 
     Args:
@@ -65,14 +65,14 @@ def from_torch_state_dict(state_dict: Mapping[str, NDArray[np.floating]]) -> Par
     return params
 
 
-def check_state_dict(state_dict: Mapping[str, NDArray[np.floating]]) -> None:
+def check_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> None:
     """Raises the `DataError` that `from_torch_state_dict` would."""
     problems = _differences(state_dict)
     if problems:
         raise DataError(f"not the weights of a {PIXELS}-...-{CLASSES} MLP: {'; '.join(problems)}.")
 
 
-def _differences(state_dict: Mapping[str, NDArray[np.floating]]) -> list[str]:
+def _differences(state_dict: Mapping[str, NDArray[Any]]) -> list[str]:
     layers = max(1, (len(state_dict) + 1) // 2)
     expected = [f"{2 * i}.{kind}" for i in range(layers) for kind in ("weight", "bias")]
     problems = [f"{name} is missing" for name in expected if name not in state_dict]
@@ -106,9 +106,26 @@ def _differences(state_dict: Mapping[str, NDArray[np.floating]]) -> list[str]:
 
 def save_weights(path: Path, params: Params) -> None:
     """Writes the parameters to a safetensors file that PyTorch can load, all of it or nothing."""
-    import safetensors.numpy
-
     write_atomically(path, safetensors.numpy.save(to_torch_state_dict(params)))
+
+
+def to_safetensors(params: Params) -> bytes:
+    """The weights in PyTorch's names and layouts, as `nn.Sequential.load_state_dict` takes them.
+
+    Raises:
+        FlaxMnistError: read back, they are not the same to the last bit.
+    """
+    content = safetensors.numpy.save(to_torch_state_dict(params))
+    back = from_torch_state_dict(safetensors.numpy.load(content))
+    if _bits(back) != _bits(params):
+        raise FlaxMnistError("The safetensors export holds other weights; it was not written.")
+    return content
+
+
+def _bits(params: Params) -> Any:
+    return jax.tree.map(
+        lambda array: (array.dtype, array.shape, np.asarray(array).tobytes()), params
+    )
 
 
 def load_weights(path: Path) -> StateDict:
@@ -135,10 +152,8 @@ def load_weights(path: Path) -> StateDict:
 
 
 def _load_safetensors(path: Path) -> StateDict:
-    import safetensors.numpy
-
     try:
-        # Not its own reader of files, which calls one that may not be read missing.
+        # safetensors' own reader of files says of one that may not be read that it is missing.
         state_dict: StateDict = safetensors.numpy.load(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
@@ -200,22 +215,3 @@ def _is_from_torch_save(path: Path) -> bool:
 def hidden_sizes(state_dict: Mapping[str, NDArray[np.floating]]) -> tuple[int, ...]:
     """Units of each hidden layer, read off the shapes of a checked state dict."""
     return tuple(len(state_dict[f"{2 * i}.bias"]) for i in range(len(state_dict) // 2 - 1))
-
-
-def to_safetensors(params: Params) -> bytes:
-    """The weights in PyTorch's names and layouts, as `nn.Sequential.load_state_dict` takes them.
-
-    Raises:
-        FlaxMnistError: read back, they are not the same to the last bit.
-    """
-    content = safetensors.numpy.save(to_torch_state_dict(params))
-    back = from_torch_state_dict(safetensors.numpy.load(content))
-    if _bits(back) != _bits(params):
-        raise FlaxMnistError("The safetensors export holds other weights; it was not written.")
-    return content
-
-
-def _bits(params: Params) -> Any:
-    return jax.tree.map(
-        lambda array: (array.dtype, array.shape, np.asarray(array).tobytes()), params
-    )

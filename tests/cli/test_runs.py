@@ -13,6 +13,7 @@ import pytest
 from flax_mnist import Config
 from flax_mnist.config import CheckpointPolicy
 from flax_mnist.data.dataset import DIGITS
+from flax_mnist.devices import environment
 from flax_mnist.errors import DataError, FlaxMnistError
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics, append_metrics, read_metrics
@@ -30,7 +31,7 @@ def add_run(
     folder.mkdir(parents=True)
     checkpoints = None if imported else CheckpointPolicy("1", 3)
     record = Record(Config(), dataset, "somewhere", None, DIGITS, checkpoints)
-    write_config(folder, record, jax.devices()[0])
+    write_config(folder, record, environment.describe(jax.devices()[0], record.config))
     os.utime(folder / "config.json", (started, started))
     for epoch, accuracy in enumerate(accuracies, start=1):
         row = Metrics(epoch, 938 * epoch, 2 - epoch / 4, 1 - epoch / 8, accuracy, 0.1, 6e5)

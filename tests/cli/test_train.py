@@ -18,6 +18,7 @@ from benchmarks.equivalence.torch_reference import build_model, evaluate, normal
 from flax_mnist import Config, init_state
 from flax_mnist.cli.train import flags_of, parse
 from flax_mnist.config import CheckpointPolicy
+from flax_mnist.devices import environment
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import read_metrics
 from flax_mnist.store.record import Record, read_config, write_config
@@ -216,7 +217,7 @@ def test_a_config_file_repeats_the_devices_too(data, tmp_path):
 def test_a_flag_overrides_a_config_file_both_ways(tmp_path, then, now):
     names = tuple("0123456789")
     old = Record(Config(deterministic=then), "mnist", "", None, names, CheckpointPolicy("1", 3))
-    write_config(tmp_path, old, jax.devices()[0])
+    write_config(tmp_path, old, environment.describe(jax.devices()[0], old.config))
     default = flags_of(read_config(tmp_path), None)
     assert default.config == Config(deterministic=then)
     flag = "--deterministic" if now else "--no-deterministic"

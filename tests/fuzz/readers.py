@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import zipfile
@@ -19,10 +18,11 @@ from PIL import Image
 
 from flax_mnist.data.idx import read_idx
 from flax_mnist.data.pictures import read_image
-from flax_mnist.store.checkpoint import read_manifest
+from flax_mnist.store.checkpoint import read_checkpoint
 from flax_mnist.store.metrics import read_metrics
 from flax_mnist.store.record import read_config
 from flax_mnist.store.weights import load_weights
+from tests.helpers.checkpoints import put_together, seal
 
 
 class Reader(NamedTuple):
@@ -132,18 +132,17 @@ def _metrics() -> list[bytes]:
     return [(json.dumps(row) + "\n").encode() * 2]
 
 
-def _manifest() -> list[bytes]:
-    content = {
-        "epoch": 1, "step": 2, "seconds": 0.5, "run": {"seed": 0, "dataset": "mnist"},
-        "arrays": {"[0]": ["float32", [784, 128]]}, "files": {"a/b": "0" * 64},
+def _checkpoint() -> list[bytes]:
+    metadata = {
+        "sha256": "0" * 64, "epoch": "1", "step": "2", "seconds": "0.5",
+        "run": json.dumps({"seed": 0, "dataset": "mnist"}),
     }  # fmt: skip
-    return [_sealed(json.dumps(content).encode() + b"\n")]
-
-
-def _sealed(content: bytes) -> bytes:
-    """With the sum of its first line as the second."""
-    line = content.partition(b"\n")[0]
-    return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+    header = {
+        "__metadata__": metadata,
+        "[0].params['Dense_0']['bias']": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
+        "[1].finite": {"dtype": "I32", "shape": [], "data_offsets": [12, 16]},
+    }
+    return [put_together(header, np.ones(3, np.float32).tobytes() + b"\2\0\0\0")]
 
 
 READERS = {
@@ -161,5 +160,5 @@ READERS = {
     "pickle in pt": Reader("weights.pt", load_weights, _pickle, _with_pickle),
     "config.json": Reader("config.json", lambda path: read_config(path.parent), _config),
     "metrics.jsonl": Reader("metrics.jsonl", lambda path: read_metrics(path.parent), _metrics),
-    "manifest.json": Reader("manifest.json", read_manifest, _manifest, _sealed),
+    "checkpoint": Reader("2.safetensors", read_checkpoint, _checkpoint, seal),
 }

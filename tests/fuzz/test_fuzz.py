@@ -24,7 +24,7 @@ def test_no_reader_raises_what_is_not_ours(name, folder):
     assert outcomes == {"read", "refused"}
 
 
-@pytest.mark.parametrize("name", ["safetensors", "config.json", "metrics.jsonl", "manifest.json"])
+@pytest.mark.parametrize("name", ["safetensors", "config.json", "metrics.jsonl", "checkpoint"])
 def test_what_is_nested_too_deeply_is_damage(name, folder):
     reader, nested = READERS[name], b'{"epoch": ' * 100_000
     for content in (nested, nested + b"\n", len(nested).to_bytes(8, "little") + nested):

@@ -159,7 +159,8 @@ def parse_command(line: str) -> None:
             try:
                 parse(words[1:])
             except SystemExit as stop:  # what was asked for, help for one, is done
-                assert not stop.code, command
+                if stop.code:
+                    pytest.fail(command)
         elif words[:2] == ["pip", "install"]:
             for extras in re.findall(r"\[(.*)\]", command):
                 assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()

@@ -45,12 +45,17 @@ def test_a_terminal_without_utf8_is_no_obstacle(unfriendly):
 
 
 @POSIX
-def test_a_run_folder_whose_name_is_not_utf_8_there_is_refused(data, tmp_path):
+def test_a_run_folder_whose_name_is_not_utf_8_there_is_like_any_other(data, tmp_path):
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": None}
-    done = run("train", "--data-dir", data, "--run-dir", tmp_path / "é ß", **plain)
-    assert done.returncode == 2
-    assert "is no name in UTF-8" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    # The second one is no name in UTF-8 anywhere.
+    for path in (tmp_path / "é ß", tmp_path / os.fsdecode(b"\xff")):
+        done = run("train", "--data-dir", data, "--run-dir", path, "--epochs", "1", **plain)
+        assert (done.returncode, done.stderr) == (0, "")
+        done = run("train", "--resume", "--run-dir", path, "--epochs", "2", **plain)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "Going on after step 16 of 32" in done.stdout
+        assert [row.epoch for row in read_metrics(path)] == [1, 2]
+        assert len(list((path / "checkpoints").glob("*.safetensors"))) == 2
 
 
 @POSIX

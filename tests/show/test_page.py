@@ -17,11 +17,11 @@ from safetensors.numpy import load_file, save_file
 
 from flax_mnist import predict
 from flax_mnist.cli.main import main
+from flax_mnist.devices.environment import version
 from flax_mnist.errors import RequestError
 from flax_mnist.model import MLP
 from flax_mnist.show import page
 from flax_mnist.store import run_folder
-from flax_mnist.store.record import version
 from flax_mnist.store.weights import load_weights
 
 

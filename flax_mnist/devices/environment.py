@@ -1,0 +1,45 @@
+"""Where a run ran: versions, device and command, as they stand in `config.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from flax_mnist import __version__
+from flax_mnist.config import Config
+from flax_mnist.devices.runtime import compiler_options
+from flax_mnist.devices.sharding import topology
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+
+
+def describe(
+    device: jax.Device, config: Config, mesh: Mesh | None = None
+) -> dict[str, dict[str, Any]]:
+    """The parts `topology` and `environment` of `config.json`; JSON."""
+    return {
+        "topology": topology(mesh),
+        "environment": {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "device": f"{device.platform}: {device.device_kind}",
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+            "compiler_options": compiler_options(config.deterministic),
+            "versions": {"flax-mnist": __version__} | {name: version(name) for name in PACKAGES},
+            "command": sys.argv[1:],
+        },
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
