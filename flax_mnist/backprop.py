@@ -17,35 +17,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
-import numpy.typing as npt
+import numpy as np
+from jaxtyping import Float, Int
 
-Array: TypeAlias = jax.Array | npt.NDArray[Any]
-# (kernel [in, out], bias [out]), as Flax keeps them; PyTorch's nn.Linear.weight is kernel.T.
-Layer: TypeAlias = tuple[Array, Array]
-
-
-def linear(x: Array, W: Array, b: Array) -> Array:
-    """L = x W + b, the same b [out] for every row: [n, in] -> [n, out]."""
-    L: Array = x @ W + b[None, :]
-    return L
+Array: TypeAlias = jax.Array | np.ndarray
+Scalar: TypeAlias = Float[jax.Array | np.floating, ""]
+# (kernel, bias), as Flax keeps them; PyTorch's nn.Linear.weight is kernel.T. Each layer has sizes
+# of its own, so that nothing checks them: jaxtyping's sign for that is the underscore.
+Layer: TypeAlias = tuple[Float[Array, "_in _out"], Float[Array, " _out"]]
 
 
-def sigmoid(L: Array) -> Array:
+def linear(
+    x: Float[Array, "n in"], W: Float[Array, "in out"], b: Float[Array, " out"]
+) -> Float[Array, "n out"]:
+    """L = x W + b, the same b for every row."""
+    return x @ W + b[None, :]
+
+
+def sigmoid(L: Float[Array, "n units"]) -> Float[Array, "n units"]:
     """S = 1 / (1 + exp(-L)), whose derivative is S ⊙ (1 - S)."""
     S: Array = 1 / (1 + _namespace(L).exp(-L))
     return S
 
 
-def relu(L: Array) -> Array:
+def relu(L: Float[Array, "n units"]) -> Float[Array, "n units"]:
     """S = max(L, 0), whose derivative is taken as 0 at L = 0, as PyTorch does."""
     S: Array = _namespace(L).maximum(L, 0)
     return S
 
 
-def log_softmax(logits: Array) -> Array:
+def log_softmax(logits: Float[Array, "n classes"]) -> Float[Array, "n classes"]:
     """Logits minus log Σ exp(logits), row by row: the logarithms of the probabilities."""
     xp = _namespace(logits)
     # exp of a large logit overflows; taking the row's maximum off first changes nothing else.
@@ -55,8 +59,8 @@ def log_softmax(logits: Array) -> Array:
 
 
 def two_layer_gradients(
-    params: Sequence[Layer], x: Array, y: Array
-) -> tuple[Array, tuple[Layer, ...]]:
+    params: Sequence[Layer], x: Float[Array, "n in"], y: Float[Array, "n out"]
+) -> tuple[Scalar, tuple[Layer, ...]]:
     """Loss and gradients of the tutorial's drawing: x -> L1 -> S -> L2 -> ℓ.
 
     Forward, with x [n, in], W1 [in, hidden], b1 [hidden], W2 [hidden, out], b2 [out], y [n, out]::
@@ -74,8 +78,8 @@ def two_layer_gradients(
 
     Args:
       params: ``((W1, b1), (W2, b2))``.
-      x: inputs, float [n, in].
-      y: targets, float [n, out].
+      x: inputs.
+      y: targets.
 
     Returns:
       ℓ, and the gradients in the structure of ``params``.
@@ -102,8 +106,8 @@ def two_layer_gradients(
 
 
 def mlp_gradients(
-    params: Sequence[Layer], images: Array, labels: Array
-) -> tuple[Array, tuple[Layer, ...]]:
+    params: Sequence[Layer], images: Float[Array, "n in"], labels: Int[Array, " n"]
+) -> tuple[Scalar, tuple[Layer, ...]]:
     """Loss and gradients of the network the tutorial trains, with any number of layers K >= 1.
 
     Forward, with S_0 = images and W_k [in_k, out_k], b_k [out_k] for k = 1 ... K::
@@ -122,10 +126,9 @@ def mlp_gradients(
         ∂L_(k-1) = ∂S_(k-1) ⊙ [L_(k-1) > 0]      then on with k - 1, down to k = 1
 
     Args:
-      params: one ``(kernel [in, out], bias [out])`` a layer; the tutorial's sizes are
-        784 -> 128 -> 64 -> 10.
-      images: normalised and flattened, float [n, in].
-      labels: classes 0 ... out_K - 1, integer [n].
+      params: one ``(kernel, bias)`` a layer; the tutorial's sizes are 784 -> 128 -> 64 -> 10.
+      images: normalised and flattened.
+      labels: classes 0 ... out_K - 1.
 
     Returns:
       ℓ, and the gradients in the structure of ``params``.
@@ -136,7 +139,6 @@ def mlp_gradients(
     _require_shape("images", images, (len(images), params[0][0].shape[0]))
     _require_shape("labels", labels, (len(images),))
     n = len(images)
-
     S = [images]
     for W, b in params[:-1]:
         S.append(relu(linear(S[-1], W, b)))
@@ -144,13 +146,14 @@ def mlp_gradients(
     xp = _namespace(log_probs)
     loss = -log_probs[xp.arange(n), labels].mean()
 
-    onehot = labels[:, None] == xp.arange(log_probs.shape[1])[None, :]
+    classes = xp.arange(log_probs.shape[1], dtype=labels.dtype)
+    onehot = (labels[:, None] == classes[None, :]).astype(log_probs.dtype)
     dL = (xp.exp(log_probs) - onehot) / n
     gradients: tuple[Layer, ...] = ()
     for k in reversed(range(len(params))):
         gradients = ((S[k].T @ dL, dL.sum(axis=0)), *gradients)
         if k > 0:  # The images are not trained: their gradient would be wasted work.
-            dL = (dL @ params[k][0].T) * (S[k] > 0)
+            dL = (dL @ params[k][0].T) * (S[k] > 0).astype(dL.dtype)
     return loss, gradients
 
 

@@ -8,42 +8,40 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from numpy.typing import NDArray
+from jaxtyping import Array, Float, Float32, Int, UInt8
 
 from flax_mnist.model import MLP, Params, log_probs, nll_loss
 
 
 class Evaluation(NamedTuple):
-    """How good a network is on a set of images; two scalars."""
+    """How good a network is on a set of images."""
 
-    loss: Array
+    loss: Float[Array, ""]
     """Mean negative log-likelihood over the images, nats."""
-    accuracy: Array
-    """Share of the images whose likeliest class is their label, float32, 0 to 1."""
+    accuracy: Float32[Array, ""]
+    """Share of the images whose likeliest class is their label, 0 to 1."""
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def evaluate(
     params: Params,
-    images: Array | NDArray[np.uint8],
-    labels: Array | NDArray[np.int32],
+    images: UInt8[Array | np.ndarray, "n 28 28"],
+    labels: Int[Array | np.ndarray, " n"],
     *,
     model: MLP,
 ) -> Evaluation:
     """Loss and accuracy over all images at once, so that no mean of unequal means is taken.
 
-    Args:
-        params: the weights.
-        images: uint8 `[n, 28, 28]`.
-        labels: integer `[n]` in [0, 10).
-        model: static.
+    Labels must be in [0, 10); the model is static.
     """
     scores = log_probs(params, images, model)
-    return Evaluation(nll_loss(scores, labels), jnp.mean(scores.argmax(-1) == labels))
+    right = scores.argmax(-1).astype(labels.dtype) == labels
+    return Evaluation(nll_loss(scores, labels), jnp.mean(right))
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def predict(params: Params, images: Array | NDArray[np.uint8], *, model: MLP) -> Array:
-    """Class probabilities `[n, 10]`, each row summing to 1, for uint8 images `[n, 28, 28]`."""
+def predict(
+    params: Params, images: UInt8[Array | np.ndarray, "n 28 28"], *, model: MLP
+) -> Float[Array, "n 10"]:
+    """Class probabilities, each row summing to 1."""
     return jnp.exp(log_probs(params, images, model))

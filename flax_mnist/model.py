@@ -8,21 +8,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.typing import DTypeLike
-from numpy.typing import NDArray
+from jaxtyping import Array, Float, Int, UInt8
 
 from flax_mnist.config import CLASSES, Config, Init
 
-Params = dict[str, dict[str, Array]]
+Params = dict[str, dict[str, Float[Array, "..."]]]
 """`{"Dense_0": {"kernel": [784, 128], "bias": [128]}, "Dense_1": ...}`, input to output."""
 
 
 class MLP(nn.Module):
     """The tutorial's network: linear layers with ReLU between them, log-softmax at the end.
 
-    `MLP().apply({"params": params}, inputs)` is the pure function from inputs `[batch, 784]` to
-    log-probabilities `[batch, 10]`; with `method="logits"` it stops before the log-softmax.
+    `MLP().apply({"params": params}, inputs)` is the pure function from inputs to log-probabilities;
+    with `method="logits"` it stops before the log-softmax.
     """
 
     hidden_sizes: tuple[int, ...] = Config.hidden_sizes
@@ -32,19 +31,19 @@ class MLP(nn.Module):
     param_dtype: DTypeLike = jnp.float32
     """Of the weights, the logits and the log-probabilities."""
 
-    def __call__(self, inputs: Array) -> Array:
-        """Log-probabilities `[batch, 10]` of `param_dtype` for inputs `[batch, 784]`."""
+    def __call__(self, inputs: Float[Array, "batch 784"]) -> Float[Array, "batch 10"]:
+        """Log-probabilities, of `param_dtype`."""
         return jax.nn.log_softmax(self.logits(inputs))
 
     @nn.compact
-    def logits(self, inputs: Array) -> Array:
-        """Logits `[batch, 10]` of `param_dtype` for inputs `[batch, 784]`."""
+    def logits(self, inputs: Float[Array, "batch 784"]) -> Float[Array, "batch 10"]:
+        """Logits, of `param_dtype`."""
         x = inputs
         for size in self.hidden_sizes:
             x = jax.nn.relu(self._linear(size, x))
         return self._linear(CLASSES, x).astype(self.param_dtype)
 
-    def _linear(self, size: int, x: Array) -> Array:
+    def _linear(self, size: int, x: Float[Array, "batch in"]) -> Float[Array, "batch {size}"]:
         torch_rule = torch_uniform(fan_in=x.shape[-1]) if self.init_rule == "torch" else None
         layer = nn.Dense(
             size,
@@ -88,8 +87,10 @@ def make_model(config: Config) -> MLP:
     )
 
 
-def normalize(images: Array | NDArray[np.uint8], dtype: DTypeLike = jnp.float32) -> Array:
-    """Pixels to inputs: uint8 `[batch, 28, 28]` to `[batch, 784]` in [-1, 1].
+def normalize(
+    images: UInt8[Array | np.ndarray, "batch height width"], dtype: DTypeLike = jnp.float32
+) -> Float[Array, "batch height*width"]:
+    """Pixels to inputs of `dtype` in [-1, 1].
 
     Bit for bit what torchvision's `ToTensor` and `Normalize(0.5, 0.5)` make of them,
     `(x / 255 - 0.5) / 0.5`, compiled or not.
@@ -105,33 +106,28 @@ def normalize(images: Array | NDArray[np.uint8], dtype: DTypeLike = jnp.float32)
     return (quotient - 0.5) / 0.5
 
 
-def log_probs(params: Params, images: Array | NDArray[np.uint8], model: MLP) -> Array:
-    """From pixels to log-probabilities `[batch, 10]`: uint8 images `[batch, 28, 28]`."""
+def log_probs(
+    params: Params, images: UInt8[Array | np.ndarray, "batch 28 28"], model: MLP
+) -> Float[Array, "batch 10"]:
+    """From pixels to log-probabilities."""
     inputs = normalize(images, model.param_dtype)
     return cast(Array, model.apply({"params": params}, inputs))
 
 
-def nll_loss(log_probs: Array, labels: Array | NDArray[np.int32]) -> Array:
-    """Mean negative log-likelihood, as `torch.nn.NLLLoss`.
+def nll_loss(
+    log_probs: Float[Array | np.ndarray, "batch classes"],
+    labels: Int[Array | np.ndarray, " batch"],
+) -> Float[Array, ""]:
+    """Mean negative log-likelihood, as `torch.nn.NLLLoss`; of the dtype of `log_probs`.
 
-    Args:
-        log_probs: `[batch, classes]` log-probabilities.
-        labels: integer `[batch]` in [0, classes).
-
-    Returns:
-        Scalar of the dtype of `log_probs`.
+    Labels must be in [0, classes).
     """
     return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1).mean()
 
 
-def cross_entropy_loss(logits: Array, labels: Array | NDArray[np.int32]) -> Array:
-    """Mean cross-entropy, as `torch.nn.CrossEntropyLoss`: log-softmax, then `nll_loss`.
-
-    Args:
-        logits: `[batch, classes]`, any real numbers.
-        labels: integer `[batch]` in [0, classes).
-
-    Returns:
-        Scalar of the dtype of `logits`.
-    """
+def cross_entropy_loss(
+    logits: Float[Array | np.ndarray, "batch classes"],
+    labels: Int[Array | np.ndarray, " batch"],
+) -> Float[Array, ""]:
+    """Mean cross-entropy, as `torch.nn.CrossEntropyLoss`: log-softmax, then `nll_loss`."""
     return nll_loss(jax.nn.log_softmax(logits), labels)

@@ -1,7 +1,6 @@
 """How well a network did on labelled images, beyond its loss and accuracy.
 
-Throughout, `probabilities` is `[n, classes]`, a row an image, and `labels` is integer `[n]`. The
-class that the network says is the likeliest one; how likely it is, is its confidence.
+The class that the network says is the likeliest one; how likely it is, is its confidence.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
-
-Floats = NDArray[np.floating]
-Integers = NDArray[np.integer]
 
 BINS = 10
 Z95 = 1.959964
@@ -23,17 +20,17 @@ Z95 = 1.959964
 class Calibration(NamedTuple):
     """Whether the network is right as often as it says; an entry for each bin of confidence."""
 
-    edges: Floats
-    """`[bins + 1]`, from 0 to 1. A bin is without its lower and with its upper edge."""
-    images: Integers
+    edges: Float[np.ndarray, " bins+1"]
+    """From 0 to 1. A bin is without its lower and with its upper edge."""
+    images: Int[np.ndarray, " bins"]
     """How many have a confidence in the bin."""
-    right: Integers
+    right: Int[np.ndarray, " bins"]
     """How many of them are classified rightly."""
-    confidence: Floats
+    confidence: Float[np.ndarray, " bins"]
     """Mean over the bin's images; NaN where there are none."""
 
     @property
-    def accuracy(self) -> Floats:
+    def accuracy(self) -> Float[np.ndarray, " bins"]:
         """Share of the bin's images that are classified rightly; NaN where there are none."""
         return _ratio(self.right, self.images)
 
@@ -47,7 +44,9 @@ class Calibration(NamedTuple):
         return float(np.nansum(gaps * self.images) / max(self.images.sum(), 1))
 
 
-def calibration(probabilities: Floats, labels: Integers, bins: int = BINS) -> Calibration:
+def calibration(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], bins: int = BINS
+) -> Calibration:
     """Sorts the images into so many bins of equal width by their confidence."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     edges = np.arange(bins + 1) / bins
@@ -59,25 +58,33 @@ def calibration(probabilities: Floats, labels: Integers, bins: int = BINS) -> Ca
     return Calibration(edges, images, right, _ratio(total, images))
 
 
-def confusion_matrix(probabilities: Floats, labels: Integers) -> Integers:
-    """`[classes, classes]`: how many images of the row's class are said to be of the column's."""
+def confusion_matrix(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, "classes classes"]:
+    """How many images of the row's class are said to be of the column's."""
     classes = probabilities.shape[1]
     cells = labels * classes + probabilities.argmax(axis=1)
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
-def class_accuracy(confusion: Integers) -> Floats:
-    """`[classes]`: share of a class's images that are recognised; NaN of a class without images."""
+def class_accuracy(
+    confusion: Int[np.ndarray, "classes classes"],
+) -> Float[np.ndarray, " classes"]:
+    """Share of a class's images that are recognised; NaN of a class without images."""
     return _ratio(confusion.diagonal(), confusion.sum(axis=1))
 
 
-def confident_mistakes(probabilities: Floats, labels: Integers, most: int) -> Integers:
+def confident_mistakes(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, " n"], most: int
+) -> Int[np.ndarray, " mistakes"]:
     """Which images are classified wrongly, the highest confidence first; at most so many."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")[:most]]
 
 
-def interval(right: Integers, images: Integers) -> tuple[Floats, Floats]:
+def interval(
+    right: Int[np.ndarray, " n"], images: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Between which shares the true one lies, of which `right` of `images` is a sample.
 
     The 95 % score interval of Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953. Of no
@@ -90,7 +97,10 @@ def interval(right: Integers, images: Integers) -> tuple[Floats, Floats]:
 
 
 def summary(
-    probabilities: Floats, labels: Integers, names: Sequence[str], most_mistakes: int
+    probabilities: Float[np.ndarray, "n classes"],
+    labels: Int[np.ndarray, " n"],
+    names: Sequence[str],
+    most_mistakes: int,
 ) -> dict[str, Any]:
     """All of the above for JSON: None where there is no number."""
     confusion = confusion_matrix(probabilities, labels)
@@ -137,7 +147,9 @@ def _rows(**columns: NDArray[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _ratio(part: Floats | Integers, whole: Integers) -> Floats:
+def _ratio(
+    part: Float[np.ndarray, " n"] | Int[np.ndarray, " n"], whole: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
     nothing = np.full(len(whole), np.nan)
-    ratio: Floats = np.divide(part, whole, out=nothing, where=whole > 0)
+    ratio: Float[np.ndarray, " n"] = np.divide(part, whole, out=nothing, where=whole > 0)
     return ratio

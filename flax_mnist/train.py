@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
 from jax.sharding import NamedSharding
-from numpy.typing import NDArray
+from jaxtyping import Array, Float, Int, Int32, Key, UInt8
 
 from flax_mnist.config import PIXELS, Config
 from flax_mnist.model import MLP, Params, log_probs, make_model, nll_loss
@@ -30,12 +29,12 @@ class State(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What is kept of the losses of an epoch's batches so far; two scalars."""
+    """What is kept of the losses of an epoch's batches so far."""
 
-    total: Array | NDArray[np.floating]
+    total: Float[Array | np.ndarray, ""]
     """Their sum, nats."""
-    finite: Array | NDArray[np.int32]
-    """int32: after how many of them the sum was finite. Once it is not, it never is again."""
+    finite: Int32[Array | np.ndarray, ""]
+    """After how many of them the sum was finite. Once it is not, it never is again."""
 
 
 @functools.cache  # jit knows an optimizer by identity: the same numbers must be the same object
@@ -67,7 +66,7 @@ def init_state(config: Config) -> State:
     # It runs once, in a millisecond, and compiles in half the time.
     compiler_options={"xla_backend_optimization_level": 1},
 )
-def _init(key: Array, *, model: MLP, optimizer: optax.GradientTransformation) -> State:
+def _init(key: Key[Array, ""], *, model: MLP, optimizer: optax.GradientTransformation) -> State:
     params = model.init(key, jnp.zeros((1, PIXELS)))["params"]
     return State(params, optimizer.init(params))
 
@@ -75,26 +74,24 @@ def _init(key: Array, *, model: MLP, optimizer: optax.GradientTransformation) ->
 @functools.partial(jax.jit, static_argnames=("model", "optimizer"), donate_argnames="state")
 def train_step(
     state: State,
-    images: Array,
-    labels: Array,
+    images: UInt8[Array | np.ndarray, "batch 28 28"],
+    labels: Int[Array | np.ndarray, " batch"],
     *,
     model: MLP,
     optimizer: optax.GradientTransformation,
-) -> tuple[State, Array]:
+) -> tuple[State, Float[Array, ""]]:
     """One step of gradient descent on the mean loss of a batch.
 
     Args:
         state: donated when compiled; use the one returned.
-        images: uint8 `[batch, 28, 28]`.
-        labels: integer `[batch]` in [0, 10).
-        model: static.
-        optimizer: static; see `sgd`.
+        images, labels: the batch's; labels are in [0, 10).
+        model, optimizer: static; see `make_model` and `make_optimizer`.
 
     Returns:
-        The next state and the loss before the step, a scalar.
+        The next state and the loss before the step.
     """
 
-    def loss(params: Params) -> Array:
+    def loss(params: Params) -> Float[Array, ""]:
         return nll_loss(log_probs(params, images, model), labels)
 
     value, gradients = jax.value_and_grad(loss)(state.params)
@@ -110,9 +107,9 @@ def train_step(
 def train_steps(
     state: State,
     losses: Losses,
-    images: Array,
-    labels: Array,
-    order: Array,
+    images: UInt8[Array | np.ndarray, "n 28 28"],
+    labels: Int[Array | np.ndarray, " n"],
+    order: Int32[Array | np.ndarray, " rows"],
     *,
     model: MLP,
     optimizer: optax.GradientTransformation,
@@ -125,13 +122,10 @@ def train_steps(
     calls before it, so that the sum is the same wherever the epoch was cut.
 
     Args:
-        state: donated when compiled; use the one returned.
+        state, model, optimizer: as for `train_step`.
         losses: of the epoch's batches before these; `no_losses` at its beginning.
-        images: uint8 `[n, 28, 28]`.
-        labels: integer `[n]` in [0, 10).
-        order: int32, the rows to visit, in that order.
-        model: static.
-        optimizer: static; see `sgd`.
+        images, labels: all there are.
+        order: the rows of them to visit, in that order.
         batch_size: static.
         batch_sharding: static; over which devices the rows of a batch are spread.
 
@@ -139,7 +133,9 @@ def train_steps(
         The next state, and the losses with those of these batches.
     """
 
-    def step(carry: tuple[State, Losses], rows: Array) -> tuple[tuple[State, Losses], None]:
+    def step(
+        carry: tuple[State, Losses], rows: Int32[Array | np.ndarray, " batch"]
+    ) -> tuple[tuple[State, Losses], None]:
         if batch_sharding is not None:
             rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
         state, losses = carry
@@ -147,11 +143,12 @@ def train_steps(
             state, images[rows], labels[rows], model=model, optimizer=optimizer
         )
         total = losses.total + loss
-        return (state, Losses(total, losses.finite + jnp.isfinite(total))), None
+        finite = losses.finite + jnp.isfinite(total).astype(np.int32)
+        return (state, Losses(total, finite)), None
 
     full, rest = divmod(len(order), batch_size)
-    carry = (state, losses)
-    carry, _ = jax.lax.scan(step, carry, order[: full * batch_size].reshape(full, batch_size))
+    whole_batches = jnp.reshape(order[: full * batch_size], (full, batch_size))
+    carry, _ = jax.lax.scan(step, (state, losses), whole_batches)
     if rest:
         carry, _ = step(carry, order[full * batch_size :])
     return carry
@@ -168,19 +165,19 @@ def no_losses(model: MLP) -> Losses:
 )
 def train_epoch(
     state: State,
-    images: Array,
-    labels: Array,
-    order: Array,
+    images: UInt8[Array | np.ndarray, "n 28 28"],
+    labels: Int[Array | np.ndarray, " n"],
+    order: Int32[Array | np.ndarray, " rows"],
     *,
     model: MLP,
     optimizer: optax.GradientTransformation,
     batch_size: int,
-) -> tuple[State, Array]:
+) -> tuple[State, Float[Array, ""]]:
     """An epoch in one call; for the arguments see `train_steps`.
 
     Returns:
-        The next state, and the mean of the batches' losses, a scalar. Each batch counts the same,
-        as in the tutorial's `running_loss / len(trainloader)`.
+        The next state, and the mean of the batches' losses. Each batch counts the same, as in the
+        tutorial's `running_loss / len(trainloader)`.
     """
     state, losses = train_steps(
         state,

@@ -13,6 +13,17 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parents[1] / "flax_mnist"
+WITH_SHAPES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if "from jaxtyping import" in path.read_text(encoding="utf-8")
+]
+# In every test each call of these modules' functions is held against its signature. Other modules
+# are given values of wrong types on purpose, and say so themselves.
+install_import_hook(WITH_SHAPES, "beartype.beartype")
 
 from flax_mnist import Config, init_state
 from flax_mnist.data import synthetic
@@ -23,6 +34,8 @@ from tests.helpers.idx_files import write_idx_dir
 
 # An array that is silently broadcast to another rank is a bug in a program of fixed shapes.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# As is a dtype that two others are silently turned into.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from jax.dtypes import TypePromotionError
+from jaxtyping import TypeCheckError
 
 from flax_mnist import Config, cross_entropy_loss, nll_loss, normalize
 from flax_mnist.model import MLP, log_probs, make_model
@@ -79,6 +81,19 @@ def test_precision_decides_the_dtypes(precision, weights, products):
         jaxpr = str(jax.make_jaxpr(lambda p: log_probs(p, images, model))(params))
     short = {"float32": "f32", "bfloat16": "bf16", "float64": "f64"}[products]
     assert jaxpr.count(f":{short}[2,128] = dot_general") == 1
+
+
+def test_a_shape_that_the_signature_does_not_have_is_refused_in_tests():
+    """Every test relies on it: `tests/conftest.py` has the functions checked."""
+    scores, labels = jnp.zeros((20, 10)), jnp.zeros(20, jnp.int32)
+    assert nll_loss(scores, labels) == 0
+    for wrong in (labels[:1], labels[:, None], labels.astype(float)):
+        with pytest.raises(TypeCheckError, match="'labels'"):
+            jax.jit(nll_loss)(scores, wrong)
+    with pytest.raises(TypePromotionError):
+        labels + scores[:, 0]
+    with pytest.raises(ValueError, match="rank_promotion='raise'"):
+        scores + scores[0]
 
 
 def test_losses_in_numpy():

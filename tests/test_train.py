@@ -1,4 +1,4 @@
-"""The step, the epoch and the loop."""
+"""The step and the epoch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 
 from flax_mnist import Config, Dataset, init_state, train_epoch, train_step
 from flax_mnist.data.order import epoch_order
-from flax_mnist.errors import FlaxMnistError
 from flax_mnist.evaluation import evaluate
-from flax_mnist.runs.loop import begin, chunk_steps, compile_chunks, fit
-from flax_mnist.train import make_model, make_optimizer
+from flax_mnist.model import make_model
+from flax_mnist.train import make_optimizer
 
 
 def static(config: Config) -> dict:
@@ -109,6 +108,19 @@ def test_the_state_is_donated(dataset):
     assert state.params["Dense_0"]["kernel"].is_deleted()
 
 
+def test_an_epoch_and_its_evaluation_move_no_data_between_host_and_device(dataset):
+    config = Config()
+    placed = jax.device_put((*dataset.train, epoch_order(0, 0, 1000)))
+    test, state = jax.device_put(dataset.test), init_state(config)
+    with jax.transfer_guard("disallow"):
+        state, loss = train_epoch(state, *placed, batch_size=64, **static(config))
+        score = evaluate(state.params, *test, model=make_model(config))
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            evaluate(state.params, *dataset.test, model=make_model(config))
+    assert math.isfinite(loss)
+    assert math.isfinite(score.loss)
+
+
 def test_the_seed_decides_the_initial_weights():
     def kernel(seed):
         return np.asarray(init_state(Config(seed=seed)).params["Dense_0"]["kernel"])
@@ -124,73 +136,6 @@ def test_orders_are_permutations_that_differ_by_seed_and_epoch():
         np.testing.assert_array_equal(np.sort(order), np.arange(1000))
     assert len({order.tobytes() for order in orders.values()}) == 4
     np.testing.assert_array_equal(orders[1, 1], epoch_order(1, 1, 1000))
-
-
-def run(config, dataset, chunk, first=None):
-    """What `fit` yields, the arrays copied before they are donated."""
-    first = first or begin(config)
-    run_chunk = compile_chunks(config, first, dataset.train, chunk)
-    for progress, metrics in fit(config, dataset, first, run_chunk, chunk):
-        state, losses = jax.tree.map(np.array, (progress.state, progress.losses))
-        yield progress._replace(state=state, losses=losses), metrics
-
-
-@pytest.mark.parametrize("chunk", [16, 5])
-def test_fit_reports_each_epoch(dataset, chunk):
-    config = Config(epochs=3, learning_rate=0.05, momentum=0.9)
-    history = []
-    for progress, metrics in run(config, dataset, chunk):
-        if metrics:
-            params = progress.state.params
-            score = evaluate(params, *dataset.test, model=make_model(config))
-            assert metrics.test_loss == float(score.loss)
-            assert metrics.test_accuracy == pytest.approx(float(score.accuracy), abs=1e-7)
-            history.append(metrics)
-    assert [m.epoch for m in history] == [1, 2, 3]
-    assert [m.step for m in history] == [16, 32, 48]
-    assert history[2].train_loss < history[1].train_loss < history[0].train_loss
-    assert history[2].test_accuracy > 0.5
-    for m in history:
-        assert m.images_per_second == pytest.approx(1000 / m.seconds, rel=0.05)
-
-
-def test_where_an_epoch_is_cut_and_resumed_changes_no_bit(dataset):
-    config = Config(epochs=2, learning_rate=0.05, momentum=0.9)
-    *_, (whole, metrics) = run(config, dataset, chunk=16)
-    for chunk in (1, 5):
-        stops = [*run(config, dataset, chunk)]
-        for stop in stops[-1], stops[len(stops) // 3], stops[len(stops) * 2 // 3]:
-            on = [*run(config, dataset, chunk, stop[0])] if stop is not stops[-1] else [stop]
-            end, its = on[-1]
-            assert (end.epoch, end.step, its[:5]) == (2, 0, metrics[:5])
-            for ours, theirs in zip(
-                jax.tree.leaves(end.state), jax.tree.leaves(whole.state), strict=True
-            ):
-                np.testing.assert_array_equal(ours, theirs)
-
-
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_a_remedy(dataset):
-    config = Config(learning_rate=1e4, epochs=2)
-    model, state, losses = make_model(config), init_state(config), []
-    for rows in np.split(epoch_order(0, 0, 1000), range(64, 1000, 64)):
-        images, labels = dataset.train.images[rows], dataset.train.labels[rows]
-        state, loss = train_step(
-            state, images, labels, model=model, optimizer=make_optimizer(config)
-        )
-        losses.append(float(loss))
-    first = next(i for i, loss in enumerate(losses, start=1) if not math.isfinite(loss))
-    assert 1 < first < 16
-    for chunk in (16, 3):
-        with pytest.raises(FlaxMnistError, match=rf"in step {first}:.*--learning-rate below 1\d*"):
-            list(run(config, dataset, chunk))
-
-
-def test_a_chunk_is_about_a_second_of_work():
-    assert chunk_steps(Config(), 60_000) == 938
-    assert chunk_steps(Config(), 60_000, at_most=100) == 100
-    assert chunk_steps(Config(batch_size=1), 60_000) == 20_000
-    assert chunk_steps(Config(hidden_sizes=(4096, 4096)), 60_000) == 6
-    assert chunk_steps(Config(hidden_sizes=(20_000, 20_000), batch_size=60_000), 60_000) == 1
 
 
 def test_evaluation_in_numpy(dataset):

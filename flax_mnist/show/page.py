@@ -64,7 +64,7 @@ class History(NamedTuple):
     """Of its epochs."""
 
 
-def require_room(state_dict: Mapping[str, Float[np.ndarray, ...]]) -> None:
+def require_room(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> None:
     """Refuses with a `RequestError` a network of more than `MAX_WEIGHTS`."""
     weights = sum(array.size for array in state_dict.values())
     if weights > MAX_WEIGHTS:
@@ -74,7 +74,7 @@ def require_room(state_dict: Mapping[str, Float[np.ndarray, ...]]) -> None:
 
 
 def render(
-    history: History, findings: Findings, state_dict: Mapping[str, Float[np.ndarray, ...]]
+    history: History, findings: Findings, state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]
 ) -> str:
     """The page, the same for the same run.
 
@@ -204,7 +204,7 @@ def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, str(value) or "none"
 
 
-def _network(state_dict: Mapping[str, Float[np.ndarray, ...]]) -> str:
+def _network(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> str:
     """The weights as JSON: a list of layers, each array as little-endian float32 in base64."""
     floats = {name: _base64(array.astype("<f4").tobytes()) for name, array in state_dict.items()}
     layers = range(len(state_dict) // 2)

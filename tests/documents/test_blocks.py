@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,8 @@ from tests.helpers.documents import DOCUMENTS, prose, run_document
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_every_block_runs_and_prints_what_is_shown(path: Path) -> None:
-    run_document(path)
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam, in CONTRIBUTING.md, relies on it
+        run_document(path)
     for picture in re.findall(r"!\[.*\]\((.*)\)", prose(path)):
         # One of the document's commands has drawn it again, in the current folder.
         shown, drawn = (
