@@ -183,7 +183,7 @@ class ModelsByCore(ManyModels):
         if self.place.platform != "cpu":
             raise UnavailableError("on an accelerator a sweep is one vmap")
         devices = jax.local_devices()[: self.cpu_devices(settings)]
-        plan = make_plan(self.configs(), self.dataset, devices, memory(self.place))
+        plan = make_plan(self.configs(), self.dataset.counts, devices, memory(self.place))
         programs = sweeping.compile_programs(plan, self.dataset, together=False)
         own, common = shardings(plan.mesh)
         self.state, self.data = jax.device_put(self.state, own), jax.device_put(self.data, common)

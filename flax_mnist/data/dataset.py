@@ -72,6 +72,11 @@ class Dataset(NamedTuple):
     train: Split
     test: Split
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many images there are for training, and how many for testing."""
+        return len(self.train.labels), len(self.test.labels)
+
     def digest(self) -> str:
         """Which images and labels these are: SHA-256 of all of them."""
         digest = hashlib.sha256()

@@ -13,7 +13,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flax_mnist.config import CLASSES, PIXELS, Config
-from flax_mnist.data.dataset import Dataset
 
 
 def cpu_devices(members: int) -> int:
@@ -39,24 +38,25 @@ def memory(device: jax.Device) -> float:
     return math.inf if limit is None else MEMORY_SHARE * limit
 
 
-def member_bytes(config: Config, dataset: Dataset) -> int:
-    """Estimate of what a device needs for a member while it is trained."""
+def member_bytes(config: Config, counts: tuple[int, int]) -> int:
+    """Estimate of what a device needs for a member while it is trained; see `make_plan`."""
+    n_train, n_test = counts
     units = PIXELS + sum(config.hidden_sizes) + CLASSES
     weights = config.weights + units
     # The state before an epoch, after it, and in it beside the gradients.
     states = 3 * weights * (2 if config.momentum else 1) + weights
     # The inputs need no gradients.
     activations = config.batch_size * (2 * units - PIXELS)
-    probabilities = CLASSES * len(dataset.test.labels)
-    order = 4 * len(dataset.train.labels)
+    probabilities = CLASSES * n_test
+    order = 4 * n_train
     return _width(config) * (states + activations + probabilities) + order
 
 
-def shared_bytes(config: Config, dataset: Dataset) -> int:
+def shared_bytes(config: Config, counts: tuple[int, int]) -> int:
     """Estimate of what a device needs besides its members: the images, and one member's test."""
     units = PIXELS + sum(config.hidden_sizes) + CLASSES
-    arrays = (*dataset.train, *dataset.test)
-    return sum(a.nbytes for a in arrays) + _width(config) * len(dataset.test.labels) * units
+    image_and_label = PIXELS + 4  # uint8 and int32
+    return image_and_label * sum(counts) + _width(config) * counts[1] * units
 
 
 def _width(config: Config) -> int:
@@ -77,18 +77,18 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    members: Sequence[Config], dataset: Dataset, devices: Sequence[jax.Device], free: float
+    members: Sequence[Config], counts: tuple[int, int], devices: Sequence[jax.Device], free: float
 ) -> Plan:
     """All members in one group, or where they do not fit, in groups of much the same size.
 
     Args:
         members: of the sweep.
-        dataset: what they are trained on.
+        counts: of the images for training and of those for testing.
         devices: what they are spread over.
         free: bytes that may be filled on each device; see `memory`.
     """
     template = dataclasses.replace(members[0], momentum=max(c.momentum for c in members))
-    shared, own = shared_bytes(template, dataset), member_bytes(template, dataset)
+    shared, own = shared_bytes(template, counts), member_bytes(template, counts)
     on_a_device = max(1, math.floor(min(len(members), (free - shared) / own)))
     size = math.ceil(len(members) / math.ceil(len(members) / (on_a_device * len(devices))))
     groups = [members[start : start + size] for start in range(0, len(members), size)]

@@ -170,7 +170,7 @@ def _train(
     observer: SweepObserver,
 ) -> tuple[Rows, list[Outcome]]:
     devices = jax.local_devices(backend=device.platform)
-    plan = memory.make_plan(members, dataset, devices, memory.memory(device))
+    plan = memory.make_plan(members, dataset.counts, devices, memory.memory(device))
     observer.begin(plan, dataset)
     start = time.perf_counter()
     programs = compile_programs(plan, dataset, together=device.platform != "cpu")

@@ -21,7 +21,7 @@ FLOAT64 = 1e-12
 
 
 def run_sweep(members, dataset, together, free=math.inf) -> list[sweeping.Epoch]:
-    plan = make_plan(members, dataset, jax.devices(), free)
+    plan = make_plan(members, dataset.counts, jax.devices(), free)
     return list(fit(plan, dataset, sweeping.compile_programs(plan, dataset, together)))
 
 
@@ -62,7 +62,7 @@ def grouped(dataset) -> list[sweeping.Epoch]:
     members = combinations(SMALL, (0.01,), (0.9,), seeds=3)
     members += combinations(SMALL, (1e30,), (0.0,), seeds=2)
     config = dataclasses.replace(members[0], momentum=0.9)
-    room = shared_bytes(config, dataset) + 2.5 * member_bytes(config, dataset)
+    room = shared_bytes(config, dataset.counts) + 2.5 * member_bytes(config, dataset.counts)
     return run_sweep(members, dataset, together=True, free=room)
 
 
@@ -94,7 +94,7 @@ def test_a_member_that_diverges_does_so_alone(grouped):
 def three(dataset) -> tuple[Plan, sweeping.Programs]:
     """What trains three seeds for two epochs."""
     members = combinations(SMALL, (0.05,), (0.9,), 3)
-    plan = make_plan(members, dataset, jax.devices(), math.inf)
+    plan = make_plan(members, dataset.counts, jax.devices(), math.inf)
     return plan, sweeping.compile_programs(plan, dataset, together=False)
 
 
