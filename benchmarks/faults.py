@@ -145,7 +145,7 @@ def killed(runs: Runs, chance: random.Random, wait: Wait) -> str:
 
 
 def at_some_moment(
-    process: subprocess.Popen[bytes], runs: Runs, path: Path, chance: random.Random
+    process: subprocess.Popen[bytes], runs: Runs, _path: Path, chance: random.Random
 ) -> None:
     """After a time drawn evenly from what a whole run takes."""
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -119,7 +119,7 @@ class Train:
         old = self.run_dir if self.checkpoints.resume else self.like
         with processes.joined(self.devices.peers), terminal.warnings_at_both_ends():
             command = self if old is None else parse(argv, self._repeating(old))
-            command._dry_run() if self.dry_run else command._train()
+            command._dry_run() if self.dry_run else command._train()  # noqa: SLF001  -- a Train
 
     def _repeating(self, old: Path) -> Train:
         """The flags of an old run: defaults of those that are not given now."""

@@ -34,7 +34,7 @@ def watch() -> None:
     threading.Thread(target=_listen, args=(ear, mouth), daemon=True).start()
 
 
-def _listen(ear: socket.socket, mouth: socket.socket) -> None:
+def _listen(ear: socket.socket, _mouth: socket.socket) -> None:
     global _received
     while True:
         for signum in ear.recv(16):

@@ -62,7 +62,7 @@ def caller(path: Path) -> str:
     """Three lines of Python that load and call a file of `to_stablehlo`'s without this package."""
     return f"""
 import jax.export, numpy
-predict = jax.export.deserialize(bytearray(open({str(path)!r}, 'rb').read())).call
+predict = jax.export.deserialize(bytearray(numpy.fromfile({str(path)!r}, 'uint8'))).call
 print(predict(numpy.zeros((2, 28, 28), 'uint8')))
 """
 

@@ -46,7 +46,8 @@ def test_a_palette_is_looked_up(tmp_path, digit, mode):
         if mode == "PA":  # the ink is opaque, its grey ground is not there
             picture.info["transparency"] = 7
         picture.save(path := tmp_path / "a.png")
-        assert Image.open(path).mode == "P"
+        with Image.open(path) as kept:
+            assert kept.mode == "P"
     np.testing.assert_array_equal(read_image(path), binary)
 
 
@@ -56,7 +57,8 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path, digit, digits, form):
     options = {"lossless": True} if form == "WEBP" else {}
     path = tmp_path / "a"
     first.save(path, form, save_all=True, append_images=[second], **options)
-    assert Image.open(path).n_frames == 2
+    with Image.open(path) as kept:
+        assert kept.n_frames == 2
     np.testing.assert_array_equal(read_image(path), digit)
 
 

@@ -69,7 +69,11 @@ def fails(code: int) -> Answer:
 def in_turn(*answers: Answer) -> Answer:
     """One answer after the other."""
     remaining = iter(answers)
-    return lambda request: next(remaining)(request)
+
+    def answer(request: Request) -> None:
+        next(remaining)(request)
+
+    return answer
 
 
 def _begin(request: Request, size: int) -> None:

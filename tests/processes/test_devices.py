@@ -30,7 +30,9 @@ def test_without_the_platform_that_is_named_there_is_a_line(data, tmp_path):
             "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 68719476736 bytes."
         ),
         MemoryError(),
-        np._core._exceptions._ArrayMemoryError((10**12,), np.dtype("float32")),
+        np._core._exceptions._ArrayMemoryError(  # noqa: SLF001  -- what NumPy does raise
+            (10**12,), np.dtype("float32")
+        ),
     ],
     ids=["on the device", "in Python", "in NumPy"],
 )

@@ -73,7 +73,7 @@ class Compiled(Eager):
         for tensor in (*self.params.values(), inputs, labels):
             # Without this promise no CUDA graph is made of a function that changes what it is
             # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
-            torch._dynamo.mark_static_address(tensor)
+            torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  -- PyTorch's advice
 
         def step(params: dict[str, torch.Tensor], index: torch.Tensor) -> torch.Tensor:
             def loss_of(params: dict[str, torch.Tensor]) -> torch.Tensor:
