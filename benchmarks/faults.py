@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     chance = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as name:
-        runs = Runs(Path(name))
+        runs = Campaign(Path(name))
         campaign: dict[str, tuple[int, Callable[[], str]]] = {
             "SIGKILL, resumed until done": (
                 arguments.kills,
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-class Runs:
+class Campaign:
     """The run that is left in peace, what it takes to start others like it, and to judge them."""
 
     def __init__(self, folder: Path) -> None:
@@ -125,11 +125,11 @@ def command(path: Path, epochs: int) -> list[str]:
     return [sys.executable, "-m", "flax_mnist", *FLAGS, *flags]
 
 
-Wait = Callable[[subprocess.Popen[bytes], Runs, Path, random.Random], None]
+Wait = Callable[[subprocess.Popen[bytes], Campaign, Path, random.Random], None]
 """Returns when a process shall be killed, or has ended before."""
 
 
-def killed(runs: Runs, chance: random.Random, wait: Wait) -> str:
+def killed(runs: Campaign, chance: random.Random, wait: Wait) -> str:
     """A run is killed up to three times; then it may end."""
     path = runs.fresh()
     for _ in range(chance.randint(1, 3)):
@@ -145,7 +145,7 @@ def killed(runs: Runs, chance: random.Random, wait: Wait) -> str:
 
 
 def at_some_moment(
-    process: subprocess.Popen[bytes], runs: Runs, _path: Path, chance: random.Random
+    process: subprocess.Popen[bytes], runs: Campaign, _path: Path, chance: random.Random
 ) -> None:
     """After a time drawn evenly from what a whole run takes."""
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -153,7 +153,7 @@ def at_some_moment(
 
 
 def within_a_save(
-    process: subprocess.Popen[bytes], runs: Runs, path: Path, chance: random.Random
+    process: subprocess.Popen[bytes], runs: Campaign, path: Path, chance: random.Random
 ) -> None:
     """While a checkpoint is being written that has no name yet, some saves from the start.
 
@@ -184,7 +184,7 @@ def begun_after(said: str) -> int:
 
 
 def damaged(
-    runs: Runs, chance: random.Random, damage: Callable[[bytes, random.Random], bytes]
+    runs: Campaign, chance: random.Random, damage: Callable[[bytes, random.Random], bytes]
 ) -> str:
     """Some files of a stopped run's checkpoints are damaged; then the run is resumed."""
     path = runs.fresh()
@@ -216,7 +216,7 @@ def truncate(content: bytes, chance: random.Random) -> bytes:
     return content[: chance.randrange(len(content))]
 
 
-def full_disk(runs: Runs, chance: random.Random) -> str:
+def full_disk(runs: Campaign, chance: random.Random) -> str:
     """A run that may write no file beyond some size; then, without the limit, it is resumed."""
     path = runs.fresh()
     limit = int(10 ** chance.uniform(1, 5.6))

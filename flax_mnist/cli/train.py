@@ -119,7 +119,7 @@ class Train:
         old = self.run_dir if self.checkpoints.resume else self.like
         with processes.joined(self.devices.peers), terminal.warnings_at_both_ends():
             command = self if old is None else parse(argv, self._repeating(old))
-            command._dry_run() if self.dry_run else command._train()  # noqa: SLF001  -- a Train
+            command.try_two_steps() if self.dry_run else command.train()
 
     def _repeating(self, old: Path) -> Train:
         """The flags of an old run: defaults of those that are not given now."""
@@ -134,7 +134,7 @@ class Train:
         takes_all = self.checkpoints.resume or self.devices.peers
         return flags_of(record, None if takes_all else record.devices)
 
-    def _train(self) -> None:
+    def train(self) -> None:
         from flax_mnist.devices import processes
         from flax_mnist.runs import signals
         from flax_mnist.runs.training import train
@@ -159,7 +159,7 @@ class Train:
                 "A higher --epochs trains it further."
             )
 
-    def _dry_run(self) -> None:
+    def try_two_steps(self) -> None:
         from flax_mnist.data.dataset import load_dataset
         from flax_mnist.devices import processes, runtime, sharding
         from flax_mnist.runs.training import dry_run

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ def generate(seed: int = 0, n_train: int = 60_000, n_test: int = 10_000) -> Arra
     return arrays
 
 
-def digest(arrays: Arrays) -> str:
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """Return the SHA-256 over names, dtypes, shapes and contents, in hexadecimal."""
     sha = hashlib.sha256()
     for name, array in sorted(arrays.items()):

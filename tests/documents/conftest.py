@@ -20,7 +20,8 @@ def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # a document's own files
     monkeypatch.setenv("COLUMNS", "100")
-    yield
+    with jax.numpy_dtype_promotion("standard"):  # as a reader has it; optax's Adam needs it
+        yield
     torch.set_num_threads(threads)
     for name, value in before.items():
         jax.config.update(name, value)

@@ -13,6 +13,8 @@ from PIL import Image
 from tests.helpers.documents import DOCUMENTS, prose, run_document
 
 
+# Three lines for a reader need not close the file.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_every_block_runs_and_prints_what_is_shown(path: Path) -> None:
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam, in CONTRIBUTING.md, relies on it

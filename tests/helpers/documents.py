@@ -160,7 +160,7 @@ def parse_command(line: str) -> None:
                 parse(words[1:])
             except SystemExit as stop:  # what was asked for, help for one, is done
                 if stop.code:
-                    pytest.fail(command)
+                    raise
         elif words[:2] == ["pip", "install"]:
             for extras in re.findall(r"\[(.*)\]", command):
                 assert set(extras.split(",")) <= PROJECT["optional-dependencies"].keys()

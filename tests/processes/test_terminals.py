@@ -109,7 +109,9 @@ def seen_on_a_terminal(columns: int, data: Path, run: Path, *more: str) -> str:
     seen = b""
     while chunk := _read(ours):
         seen += chunk
-    assert process.wait(60) == 0, process.stderr.read()
+    os.close(ours)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
     return seen.decode()
 
 
