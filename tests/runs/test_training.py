@@ -11,7 +11,6 @@ from safetensors.numpy import load_file
 
 from flax_mnist import Config, Dataset, evaluate, init_state, train_epoch
 from flax_mnist.config import CheckpointPolicy
-from flax_mnist.data.dataset import DIGITS, Split
 from flax_mnist.data.order import epoch_order
 from flax_mnist.errors import FlaxMnistError, RequestError, StoppedError
 from flax_mnist.model import make_model
@@ -24,15 +23,6 @@ from flax_mnist.train import make_optimizer
 
 CONFIG = Config(epochs=2, learning_rate=0.05, momentum=0.9, hidden_sizes=(16,))
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def dataset(digits) -> Dataset:
-    splits = (
-        Split(digits[f"{split}_images"], digits[f"{split}_labels"].astype(np.int32))
-        for split in ("train", "test")
-    )
-    return Dataset("synthetic", "a test", DIGITS, *splits)
 
 
 class Diary(Observer):
