@@ -130,8 +130,8 @@ def fit(
     Raises:
         FlaxMnistError: a loss is not finite.
     """
-    images, labels = sharding.replicate(dataset.train, mesh)
-    test = sharding.replicate(dataset.test, mesh)
+    train, test = sharding.replicate((dataset.train, dataset.test), mesh)
+    images, labels = jax.block_until_ready(train)  # else the first epoch would wait for them
     score = jax.jit(
         evaluate,
         static_argnames="model",
