@@ -6,8 +6,6 @@
 How rows are compared stands in `harness/protocol.py`, what they are in `rows.py`.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime

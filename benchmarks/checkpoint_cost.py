@@ -4,8 +4,6 @@ One run trains on, by turns without and with a checkpoint after each epoch, and 
 `flax-mnist train` does: metrics and weights are written, the test images scored.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

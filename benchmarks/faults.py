@@ -6,8 +6,6 @@ weights, bit for bit, of one that was left in peace, or say loudly that it canno
 go on from the newest checkpoint there is.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

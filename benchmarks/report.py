@@ -5,8 +5,6 @@
 writes FILE.md and FILE.png beside each file and prints the table.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The rows of the table: what runs, how it may be tuned, and what it needs."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import shutil

@@ -7,8 +7,6 @@ write `benchmarks/results/torch_seeds.json`, one run a line. It is stored since 
 the other take five minutes.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import re

@@ -13,8 +13,6 @@ NumPy arrays give NumPy arrays, float64 ones too; JAX arrays give JAX arrays, un
 """
 # ruff: noqa: N803, N806  -- W1, L1, S, L2 are the tutorial's own letters.
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TypeAlias

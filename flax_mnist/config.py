@@ -1,7 +1,5 @@
 """What a run is: every choice that decides its result, with the tutorial's values as defaults."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

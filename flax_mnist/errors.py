@@ -4,8 +4,6 @@ Every message is one or two lines: it names the thing that is wrong and the reme
 Anything else that leaves the package is a bug in it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 

@@ -1,7 +1,5 @@
 """What a network makes of images. Nothing here changes it."""
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Reading and writing files, and where the program keeps what it can make again."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

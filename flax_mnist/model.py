@@ -1,7 +1,5 @@
 """The network, its input and its losses: pure functions of arrays."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import flax.linen as nn

@@ -3,8 +3,6 @@
 The class that the network says is the likeliest one; how likely it is, is its confidence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

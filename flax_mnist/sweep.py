@@ -7,8 +7,6 @@ In float64 a member equals its single run within 1e-12. In float32 they had the 
 which trains one after the other; under `vmap` they round otherwise: up to 1e-5 after 32 steps.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

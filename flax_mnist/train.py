@@ -3,8 +3,6 @@
 All the mathematics of a step is here and in `model.py`, nowhere else.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The command: every measurement beside its tolerance."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import sys

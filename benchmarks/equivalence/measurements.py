@@ -1,7 +1,5 @@
 """The largest difference between the two programs in each part of a training step."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Independent trainings: do both programs' networks come to the same on the test images?"""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Sequence

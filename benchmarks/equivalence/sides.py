@@ -1,7 +1,5 @@
 """The same weights and images on both sides, PyTorch's and JAX's."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 
 import jax

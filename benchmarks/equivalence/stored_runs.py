@@ -3,8 +3,6 @@
 To be read without PyTorch.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """How far apart the two programs may be, and why so far."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from flax_mnist.config import Precision

@@ -1,7 +1,5 @@
 """Whole trainings by both programs, from the same weights, on the same batches."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from typing import NamedTuple

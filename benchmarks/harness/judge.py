@@ -4,8 +4,6 @@ A fast loop that learns less is no faster loop. After the tutorial's five epochs
 are scored on the test images here, in float64, whatever framework they came from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 

@@ -6,8 +6,6 @@ prints it as JSON. A process of its own: the one that measures must stay small, 
 the devices would take hold of them.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

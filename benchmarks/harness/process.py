@@ -1,7 +1,5 @@
 """The process of a row, seen from the one that measures; its own end is `worker.py`."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

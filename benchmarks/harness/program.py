@@ -1,11 +1,9 @@
 """What every row of the table is: a program that trains an epoch each time it is asked to."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +35,7 @@ class Settings:
     """Whether JAX may load what an earlier process compiled."""
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Settings:
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """The reverse of `dataclasses.asdict`, after a passage through JSON."""
         config = dict(fields["config"])
         config["hidden_sizes"] = tuple(config["hidden_sizes"])

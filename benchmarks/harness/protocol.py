@@ -15,8 +15,6 @@
 6. The weights that each row had after the tutorial's five epochs are scored.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """How long each row is looked at."""
 
-from __future__ import annotations
-
 import dataclasses
 
 

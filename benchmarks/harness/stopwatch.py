@@ -1,7 +1,5 @@
 """The one clock that every row is timed with."""
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The candidates for a row: each variant, on each number of threads, until one of them has won."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import time
@@ -27,7 +25,7 @@ class Trial:
     seconds: float = math.inf
     """Of its fastest later call: whatever else the machine did meanwhile only added to it."""
 
-    def begin(self, settings: Settings, best: Trial | None) -> None:
+    def begin(self, settings: Settings, best: "Trial | None") -> None:
         """Starts its process and makes two calls, unless the best one so far is far ahead."""
         try:
             self.process = Process(self.variant, self.threads, settings)

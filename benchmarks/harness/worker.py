@@ -8,8 +8,6 @@ much it took nevertheless it tells. With `"whole": true` in the job it trains th
 scores them and ends: what a user waits for.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Keras 3 on its JAX back end: `Model.fit`, as its documentation shows it."""
 
-from __future__ import annotations
-
 import os
 
 os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it once, on import

@@ -5,8 +5,6 @@ and -learning_rate / n is put on the gradient of the logits, where there are 640
 109,386: what comes out for a weight is then what has to be added to it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,7 +1,5 @@
 """This project's loops. Every one runs `flax_mnist.train`: nothing of a step is written here."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """tinygrad with `TinyJit`, as its own MNIST example does it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from typing import Any

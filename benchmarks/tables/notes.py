@@ -1,7 +1,5 @@
 """What stands below the table: what its figures mean, and what speaks against them."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping
 from typing import Any

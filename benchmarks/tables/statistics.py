@@ -4,8 +4,6 @@ The unit is the turn: the median of the few epochs that a row ran before the nex
 Epochs of one turn share whatever the machine was doing then, so only turns count as independent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,16 +18,16 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def scaled(self, factor: float) -> Estimate:
+    def scaled(self, factor: float) -> "Estimate":
         """The estimate of `factor` times the same."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
-    def divides(self, n: float) -> Estimate:
+    def divides(self, n: float) -> "Estimate":
         """The estimate of `n` divided by the same."""
         return Estimate(n / self.value, n / self.high, n / self.low)
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float]) -> "Estimate":
     """The median, and its interval by the percentile method from 10,000 resamples of a fixed seed.
 
     A single value is its own interval.

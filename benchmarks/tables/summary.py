@@ -1,7 +1,5 @@
 """From a result to the figures of each row, which the table and the picture show."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections.abc import Mapping

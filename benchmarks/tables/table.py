@@ -1,7 +1,5 @@
 """From a result to the table: aligned Markdown, to be read in a terminal and in a README alike."""
 
-from __future__ import annotations
-
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """`flax-mnist doctor`."""
 
-from __future__ import annotations
-
 import dataclasses
 import platform
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`flax-mnist evaluate`."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Annotated

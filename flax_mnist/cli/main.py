@@ -1,7 +1,5 @@
 """The command line: reads the arguments, runs the subcommand, and says what went wrong."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import sys

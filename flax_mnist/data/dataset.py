@@ -1,7 +1,5 @@
 """From a name and a folder to images and labels."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import warnings

@@ -1,7 +1,5 @@
 """A dataset's files from the network: verified, whole or not at all, given up if none answers."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import logging

@@ -5,8 +5,6 @@ dimensions, each dimension as a big-endian uint32, then the elements in C order.
 Y. LeCun's MNIST page (http://yann.lecun.com/exdb/mnist/).
 """
 
-from __future__ import annotations
-
 import math
 import os
 import struct

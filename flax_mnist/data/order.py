@@ -1,7 +1,5 @@
 """The order in which an epoch shows the images."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

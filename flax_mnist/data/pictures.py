@@ -1,7 +1,5 @@
 """From a picture file to what the network was trained on."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Literal

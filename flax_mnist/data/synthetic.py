@@ -8,8 +8,6 @@ left out: sin, exp and pow (they differ between C libraries), matrix products an
 whose stream NumPy freezes, unlike those of the distributions made from it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import warnings

@@ -4,8 +4,6 @@ It is the registry of addresses and sums, and reads what it has prepared as arra
 here imports it before it is needed.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What several processes that train together tell each other."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Where a run ran: versions, device and command, as they stand in `config.json`."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.metadata
 import os

@@ -1,7 +1,5 @@
 """How many networks fit on a device at once."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

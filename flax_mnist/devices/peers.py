@@ -1,7 +1,5 @@
 """Which processes train one network together, as each of them is told."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 

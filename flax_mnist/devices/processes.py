@@ -4,8 +4,6 @@ Process 0 prints and writes; all of them read the images and compute. A process 
 the others: at once, where it was killed, after a time limit where it only answers no more.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import os

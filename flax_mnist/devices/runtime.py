@@ -1,7 +1,5 @@
 """JAX's process-wide settings, made once, before its first use."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ sum of the gradients over all devices. A mean over a batch is one over all its r
 are: where the number of devices does not divide a batch, XLA pads it with rows that do not count.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 

@@ -1,7 +1,5 @@
 """The loop around the steps: some hundred or thousand in one go, metrics after each epoch."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator

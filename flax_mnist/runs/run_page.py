@@ -1,7 +1,5 @@
 """A run folder as one web page: reads it, tests its network, and writes the page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flax_mnist.errors import RequestError

@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM: the first ends a training in good order, anything else ends at once."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -1,7 +1,5 @@
 """A sweep from its beginning to its end: what `flax-mnist sweep` does, as a function."""
 
-from __future__ import annotations
-
 import functools
 import json
 import math

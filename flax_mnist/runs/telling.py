@@ -1,7 +1,5 @@
 """Who tells what happens while networks are trained: in lines, in a bar, as JSON."""
 
-from __future__ import annotations
-
 import contextlib
 
 from flax_mnist.data.dataset import Dataset

@@ -1,7 +1,5 @@
 """Trained weights, from a run folder or a file, and what they make of images."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable

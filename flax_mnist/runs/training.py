@@ -1,7 +1,5 @@
 """A training from its beginning to its end: what `flax-mnist train` does, as a function."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import shlex

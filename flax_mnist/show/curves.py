@@ -1,7 +1,5 @@
 """Loss and accuracy against the epoch: of one run, of several, of a sweep."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What all pictures have in common: colours, axes, names, files."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a training step becomes: from `train_step` to the program that the machine runs."""
 
-from __future__ import annotations
-
 import math
 import re
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The first layer's weights, a picture for each unit: after a training, and moving through it."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 The page itself is `page.html`; here its blanks are filled.
 """
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import hashlib

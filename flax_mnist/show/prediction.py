@@ -1,7 +1,5 @@
 """An image and what the network makes of it, as a chart in a terminal and as JSON."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import NamedTuple

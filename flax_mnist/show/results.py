@@ -1,7 +1,5 @@
 """What a trained network makes of images: pictures, and the folder that holds those of a test."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

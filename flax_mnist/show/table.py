@@ -1,7 +1,5 @@
 """Rows of strings as an aligned table, for a terminal or for a document."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -12,8 +12,6 @@ A file gets its name only when it is whole, and nothing in it is believed before
 found right: safetensors itself does not notice a flipped bit.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import itertools

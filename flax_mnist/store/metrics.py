@@ -1,7 +1,5 @@
 """What is known after each epoch: the lines of `metrics.jsonl`."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import NamedTuple

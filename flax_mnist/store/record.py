@@ -1,7 +1,5 @@
 """What a run was: its `config.json`."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

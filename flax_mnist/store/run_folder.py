@@ -1,7 +1,5 @@
 """The folder of a run: `config.json`, `metrics.jsonl`, `weights.safetensors`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

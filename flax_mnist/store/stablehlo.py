@@ -1,7 +1,5 @@
 """A network as one file for other programs, tried before anyone gets it."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

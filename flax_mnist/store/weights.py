@@ -4,8 +4,6 @@ The numbers are the places of the linear layers in the tutorial's `nn.Sequential
 follows each; PyTorch keeps a weight as [out, in], Flax a kernel as [in, out].
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 import zipfile

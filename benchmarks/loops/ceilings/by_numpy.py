@@ -1,7 +1,5 @@
 """The ceilings by NumPy and its BLAS."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from benchmarks.harness.program import Program, Settings, UnavailableError, initial_layers

@@ -1,7 +1,5 @@
 """The ceilings by PyTorch and its BLAS; on a GPU the step's products are one CUDA graph."""
 
-from __future__ import annotations
-
 import torch
 
 from benchmarks.harness.program import PIXELS, Settings, layer_shapes

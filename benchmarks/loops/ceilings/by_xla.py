@@ -1,7 +1,5 @@
 """The ceilings by XLA, whose products this project's loops use."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

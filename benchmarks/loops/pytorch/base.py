@@ -1,7 +1,5 @@
 """What PyTorch's loops have in common: the tutorial's network, its weights, the device."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

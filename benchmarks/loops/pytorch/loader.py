@@ -1,7 +1,5 @@
 """Loops that take their batches from a DataLoader of single images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

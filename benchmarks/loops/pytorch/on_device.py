@@ -1,7 +1,5 @@
 """Loops with all data in one tensor on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 
