@@ -30,12 +30,7 @@ from flax_mnist.config import DatasetName
 
 FULL = Schedule()
 QUICK = Schedule(
-    turn_seconds=0.4,
-    trial_turns=2,
-    slow_seconds=1.0,
-    slow_rounds=3,
-    settle_seconds=0.15,
-    retakes=1,
+    turn_seconds=0.4, trial_turns=2, slow_seconds=1.0, slow_rounds=3, settle_seconds=0.15, retakes=1
 )
 SCALING = Schedule(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
 
@@ -56,13 +51,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="Compares training loops on this machine; prints a table and stores the rest.",
     )
     parser.add_argument("--quick", action="store_true", help="the main rows only, in 3 minutes")
-    parser.add_argument(
-        "--rows",
-        nargs="+",
-        metavar="NAME",
-        choices=[row.name for row in ROWS],
-        help=f"only these of {', '.join(row.name for row in ROWS)}",
-    )
+    names = [row.name for row in ROWS]
+    only = f"only these of {', '.join(names)}"
+    parser.add_argument("--rows", nargs="+", metavar="NAME", choices=names, help=only)
     parser.add_argument(
         "--output",
         type=Path,
@@ -116,16 +107,14 @@ def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Measures everything that was asked for; the result as it is stored."""
     load_average = machine.load_average()
     described = describe(settings)
-    settings = dataclasses.replace(
-        settings, device=described["platform"], dataset=described["dataset"]
-    )
+    found = {"device": described["platform"], "dataset": described["dataset"]}
+    settings = dataclasses.replace(settings, **found)
     say(f"{described['device']}, {described['cores']} cores, {described['dataset']}")
     schedule, cores = QUICK if args.quick else FULL, described["cores"]
     wanted = [row for row in ROWS if not args.rows or row.name in args.rows]
     chosen = [row for row in wanted if row.quick or args.rows or not args.quick]
-    measured = {
-        row["name"]: row for row in protocol.measure(chosen, settings, schedule, cores, say)
-    }
+    results = protocol.measure(chosen, settings, schedule, cores, say)
+    measured = {row["name"]: row for row in results}
     rows = [measured.get(row.name) or protocol.left_out(row, "not in --quick") for row in wanted]
     result: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -149,13 +138,8 @@ def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 def describe(settings: Settings) -> dict[str, Any]:
     """What `harness/machine.py` says of this machine, in a process of its own."""
     settings_json = json.dumps(dataclasses.asdict(settings))
-    done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.harness.machine", settings_json),
-        cwd=machine.ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = (sys.executable, "-m", "benchmarks.harness.machine", settings_json)
+    done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True, check=True)
     described: dict[str, Any] = json.loads(done.stdout)
     return described
 
@@ -178,8 +162,7 @@ def whole_processes(
             with tempfile.TemporaryDirectory() as cache:
                 try:
                     for kind in ("cold", "warm"):
-                        run = whole_process(variant, threads, settings, Path(cache))
-                        entry[kind].append(run)
+                        entry[kind].append(whole_process(variant, threads, settings, Path(cache)))
                 except RowError as error:
                     say(f"{row.name}: {error}")
         say(f"whole processes, round {number + 1} of {WHOLE_ROUNDS}")
@@ -198,8 +181,9 @@ def scaling(best_pytorch: str | None, settings: Settings, cores: int) -> list[di
 
     for size in BATCH_SIZES:
         config = dataclasses.replace(settings.config, batch_size=size)
-        changed = dataclasses.replace(settings, config=config)
-        measure("batch_size", size, (best_pytorch, "J2"), changed)
+        measure(
+            "batch_size", size, (best_pytorch, "J2"), dataclasses.replace(settings, config=config)
+        )
     for models in MODELS:
         measure("models", models, ("J4",), dataclasses.replace(settings, models=models))
     return points

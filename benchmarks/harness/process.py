@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import selectors
+import select
 import subprocess
 import sys
 import time
@@ -16,6 +16,8 @@ from benchmarks.rows import Variant
 
 PATIENCE = 900.0
 """Seconds after which a process that has not answered is given up."""
+ERRORS = None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
+"""Where a worker's standard error goes: libraries warn of much that is no row's fault."""
 
 
 class RowError(Exception):
@@ -38,7 +40,7 @@ class Process:
             command(variant, settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=_errors(),
+            stderr=ERRORS,
             env=environment(threads, settings),
             cwd=ROOT,
         )
@@ -61,9 +63,7 @@ class Process:
 
     def _read(self, timeout: float) -> dict[str, Any]:
         assert self.process.stdout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            answered = selector.select(timeout)
+        answered, _, _ = select.select([self.process.stdout], [], [], timeout)
         if not answered:
             self.close()
             raise RowError("failed", f"no answer within {timeout:.0f} s")
@@ -81,11 +81,6 @@ class Process:
     def close(self) -> None:
         self.process.kill()
         self.process.communicate()
-
-
-def _errors() -> int | None:
-    """Where a worker's standard error goes: libraries warn of much that is no row's fault."""
-    return None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
 
 
 def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
@@ -143,7 +138,7 @@ def whole_process(
             env=variables,
             cwd=ROOT,
             stdout=subprocess.PIPE,
-            stderr=_errors(),
+            stderr=ERRORS,
             check=False,
             timeout=PATIENCE,
         )

@@ -23,8 +23,7 @@ from typing import Any
 from benchmarks.harness import machine
 from benchmarks.harness.process import Process, RowError
 from benchmarks.harness.program import Settings
-from benchmarks.harness.schedule import Schedule
-from benchmarks.harness.stopwatch import seconds_of_turn
+from benchmarks.harness.schedule import Schedule, seconds_of_turn
 from benchmarks.harness.trial import Trial, compete, fastest
 from benchmarks.rows import Row
 
@@ -58,22 +57,28 @@ class Entrant:
         if len(self.trials) > 1:
             self.result["trials"] = [trial.told() for trial in self.trials]
 
-    def settle(self, running: Sequence[Trial]) -> Trial | None:
-        """Chooses the fastest of the candidates; gives the row up where none of them runs."""
-        best = fastest(running)
-        if best:
-            self.choose(best)
-        else:
-            self.drop(next(trial.problem for trial in running if trial.problem))
-        return best
+    def settle(self, trials: Sequence[Trial], schedule: Schedule, keep_rival: bool = False) -> None:
+        """Candidates take turns and the fastest is chosen; the row is given up where none runs.
+
+        The others end, but for a rival: the fastest on more threads than the chosen one.
+        """
+        compete(trials, schedule)
+        best = fastest(trials)
+        if best is None:
+            self.drop(next(trial.problem for trial in trials if trial.problem))
+            return
+        self.choose(best)
+        more_threads = [trial for trial in trials if trial.threads > best.threads]
+        rival = fastest(more_threads) if keep_rival else None
+        for trial in trials:
+            if trial not in (best, rival):
+                trial.end()
 
     def drop(self, error: RowError) -> None:
-        """Gives the row up: its result says why, its processes end."""
         self.result |= {"status": error.status, "reason": str(error)}
         self.end()
 
     def end(self) -> None:
-        """Ends its processes."""
         for trial in self.trials:
             trial.end()
         self.process = None
@@ -99,12 +104,7 @@ def enter(entrant: Entrant, settings: Settings, schedule: Schedule, cores: int) 
     trials = entrant.trials = [Trial(variant, threads) for variant, threads in candidates]
     for trial in trials:
         trial.begin(settings, fastest(trials))
-    compete(trials, schedule)
-    best = entrant.settle(trials)
-    rival = best and fastest([trial for trial in trials if trial.threads > best.threads])
-    for trial in trials:
-        if trial not in (best, rival):
-            trial.end()
+    entrant.settle(trials, schedule, keep_rival=True)
 
 
 def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
@@ -115,11 +115,7 @@ def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
     running = [trial for trial in entrant.trials if trial.process]
     if len(running) < 2:
         return False
-    compete(running, schedule)
-    best = entrant.settle(running)
-    for trial in running:
-        if trial is not best:
-            trial.end()
+    entrant.settle(running, schedule)
     return True
 
 
@@ -150,9 +146,9 @@ def progress(entrant: Entrant) -> str:
     """What became of a row's start."""
     if entrant.process is None:
         return f"{entrant.row.name} {entrant.result['status']}: {entrant.result['reason']}"
-    chosen = [entrant.result["variant"]] if entrant.result["variant"] else []
-    chosen.append(f"threads {entrant.result['threads']}")
-    return f"{entrant.row.name} {', '.join(chosen)}: {entrant.epoch_seconds:.3g} s"
+    variant = f"{entrant.result['variant']}, " if entrant.result["variant"] else ""
+    threads = entrant.result["threads"]
+    return f"{entrant.row.name} {variant}threads {threads}: {entrant.epoch_seconds:.3g} s"
 
 
 def take_round(entrants: Sequence[Entrant], number: int, schedule: Schedule) -> None:
@@ -168,12 +164,9 @@ def take_round(entrants: Sequence[Entrant], number: int, schedule: Schedule) -> 
 
 def lags(entrant: Entrant, number: int, schedule: Schedule) -> bool:
     """Whether a row's turn in this round took far longer than its best."""
-    turns = entrant.result["turns"]
-    return (
-        entrant.process is not None
-        and bool(turns)
-        and turns[-1]["round"] == number
-        and seconds_of_turn(turns[-1]) > schedule.lag * entrant.best
+    return any(
+        turn["round"] == number and seconds_of_turn(turn) > schedule.lag * entrant.best
+        for turn in entrant.result["turns"][-1:]
     )
 
 

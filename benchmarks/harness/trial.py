@@ -57,7 +57,6 @@ class Trial:
         return float(min(self.process.ask(warm_up=0, calls=calls, timeout=timeout)["seconds"]))
 
     def end(self) -> None:
-        """Ends its process."""
         if self.process:
             self.process.close()
         self.process = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.harness.judge import Reference, is_valid
 from benchmarks.harness.program import Settings, epoch_flops
-from benchmarks.harness.stopwatch import seconds_of_turn
+from benchmarks.harness.schedule import seconds_of_turn
 from benchmarks.rows import COPY_SIZE, PEAK_SIZE
 from benchmarks.tables.statistics import Estimate, estimate, ratio
 from flax_mnist.data.order import steps_per_epoch
@@ -128,9 +128,8 @@ def epoch_times(row: Mapping[str, Any]) -> dict[int, float]:
 
 def compile_seconds(row: Mapping[str, Any]) -> float:
     """Compiling beforehand, and what the first call took longer than the later ones."""
-    usual = statistics.median(seconds_of_turn(turn) for turn in row["turns"])
-    later: float = max(0.0, row["first_seconds"] - usual)
-    return float(row["compile_seconds"]) + later
+    usual = statistics.median(map(seconds_of_turn, row["turns"]))
+    return float(row["compile_seconds"] + max(0.0, row["first_seconds"] - usual))
 
 
 def tuning(row: Mapping[str, Any]) -> str | None:
@@ -143,15 +142,12 @@ def tuning(row: Mapping[str, Any]) -> str | None:
         threads = "1 thread" if trial["threads"] == 1 else f"{trial['threads']} threads"
         return f"{trial['variant']} {threads}" if trial["variant"] else threads
 
-    def is_chosen(trial: Mapping[str, Any]) -> bool:
-        return (trial["variant"], trial["threads"]) == (row["variant"], row["threads"])
-
-    chosen = next(trial for trial in row["trials"] if is_chosen(trial))
+    trials = {(trial["variant"], trial["threads"]): trial for trial in row["trials"]}
+    chosen = trials.pop((row["variant"], row["threads"]))
     others = [
         f"{label(trial)} {trial['seconds'] / chosen['seconds']:.2f} x"
         if "seconds" in trial
         else f"{label(trial)} {trial['reason']}"
-        for trial in row["trials"]
-        if not is_chosen(trial)
+        for trial in trials.values()
     ]
     return f"{label(chosen)} (time of others: {', '.join(others)})"
