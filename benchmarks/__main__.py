@@ -152,21 +152,21 @@ def whole_processes(
     Cold is with nothing compiled before, warm with what the cold process left.
     """
     rows = [row for row in ROWS if row.name in WHOLE and measured.get(row.name, {}).get("turns")]
-    found: list[dict[str, Any]] = [
-        {"name": row.name, "label": row.label, "cold": [], "warm": []} for row in rows
-    ]
+    found: dict[str, dict[str, Any]] = {
+        row.name: {"name": row.name, "label": row.label, "cold": [], "warm": []} for row in rows
+    }
     for number in range(WHOLE_ROUNDS):
-        pairs = list(zip(rows, found, strict=True))
-        for row, entry in pairs if number % 2 == 0 else reversed(pairs):
+        for row in rows if number % 2 == 0 else reversed(rows):
             variant, threads = row.variants[0], measured[row.name]["threads"]
             with tempfile.TemporaryDirectory() as cache:
                 try:
                     for kind in ("cold", "warm"):
-                        entry[kind].append(whole_process(variant, threads, settings, Path(cache)))
+                        run = whole_process(variant, threads, settings, Path(cache))
+                        found[row.name][kind].append(run)
                 except RowError as error:
                     say(f"{row.name}: {error}")
         say(f"whole processes, round {number + 1} of {WHOLE_ROUNDS}")
-    return found
+    return list(found.values())
 
 
 def scaling(best_pytorch: str | None, settings: Settings, cores: int) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ go on from the newest checkpoint there is.
 """
 
 import argparse
-import contextlib
 import io
 import os
 import random
@@ -20,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from flax_mnist.cli.main import main as run_in_this_process
@@ -129,7 +129,7 @@ def killed(runs: Campaign, wait: Wait) -> str:
 
 def at_some_moment(process: subprocess.Popen[bytes], runs: Campaign, _path: Path) -> None:
     """After a time drawn evenly from what a whole run takes."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired):
         process.wait(runs.chance.uniform(0, runs.lifetime))
 
 
@@ -170,10 +170,7 @@ def damaged(runs: Campaign, damage: Callable[[bytes, random.Random], bytes]) -> 
     full = [file for file in files if file.is_file() and file.stat().st_size]
     for file in runs.chance.sample(full, runs.chance.randint(1, len(full))):
         file.write_bytes(damage(file.read_bytes(), runs.chance))
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()) as said,
-    ):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
         code = run_in_this_process(command(path, EPOCHS)[3:])
     if code:
         return REFUSED if said.getvalue() else LOST
@@ -181,7 +178,6 @@ def damaged(runs: Campaign, damage: Callable[[bytes, random.Random], bytes]) -> 
 
 
 def flip(content: bytes, chance: random.Random) -> bytes:
-    """With one bit flipped."""
     bit = chance.randrange(8 * len(content))
     flipped = bytearray(content)
     flipped[bit // 8] ^= 1 << bit % 8
@@ -189,7 +185,6 @@ def flip(content: bytes, chance: random.Random) -> bytes:
 
 
 def truncate(content: bytes, chance: random.Random) -> bytes:
-    """Without its end."""
     return content[: chance.randrange(len(content))]
 
 

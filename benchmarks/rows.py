@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Family = Literal["pytorch", "ours", "peers", "ceilings"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -38,14 +36,12 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table."""
-
     name: str
     label: str
     kind: Literal["headline", "labelled", "ceiling"]
     """headline: batch 64, float32, every image once an epoch, the short last batch kept, the update
     included, one network. Whatever breaks that rule is labelled."""
-    family: Family
+    family: Literal["pytorch", "ours", "peers", "ceilings"]
     variants: tuple[Variant, ...]
     quick: bool = False
     """Whether `--quick` has it."""

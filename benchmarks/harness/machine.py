@@ -6,7 +6,6 @@ prints it as JSON. A process of its own: the one that measures must stay small, 
 the devices would take hold of them.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -72,13 +71,10 @@ def environment() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that are there."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    from flax_mnist.devices.environment import version  # imports JAX, which no worker shall hold
+
+    found = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | {name: v for name, v in found.items() if v}
 
 
 def describe(settings: Settings) -> dict[str, Any]:

@@ -84,7 +84,6 @@ class Process:
 
 
 def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
-    """What starts a worker."""
     job = {
         "entry": variant.entry,
         "options": dict(variant.options),
@@ -115,11 +114,7 @@ def whole_process(
 ) -> dict[str, Any]:
     """Seconds from the start of a process to its end: imports, data, five epochs, score.
 
-    Args:
-        variant: what runs.
-        threads: that it may use.
-        settings: `compilation_cache` is switched on.
-        cache: JAX's compilation cache; an empty folder makes a cold start.
+    `cache` is JAX's compilation cache, which is switched on; an empty folder makes a cold start.
 
     Raises:
         RowError: it failed.
@@ -139,12 +134,11 @@ def whole_process(
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=ERRORS,
-            check=False,
+            check=True,
             timeout=PATIENCE,
         )
     except subprocess.TimeoutExpired as error:
         raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RowError("failed", f"its process ended with code {done.returncode}")
-    return {"seconds": seconds, **json.loads(done.stdout)}
+    except subprocess.CalledProcessError as error:
+        raise RowError("failed", f"its process ended with code {error.returncode}") from error
+    return {"seconds": time.perf_counter() - start, **json.loads(done.stdout)}

@@ -80,6 +80,7 @@ def _measured(row: Mapping[str, Any], result: Mapping[str, Any], status: str) ->
     """The fields of a row's line besides its speed."""
     accuracies = [accuracy for _, accuracy in row.get("scores", ())]
     rounds, models = len(row["turns"]), row["models"]
+    usual = statistics.median(map(seconds_of_turn, row["turns"]))
     notes = (
         "test accuracy " + ", ".join(f"{a:.1%}" for a in accuracies) if status == "invalid" else "",
         f"{models} models" if models > 1 else "",
@@ -88,7 +89,8 @@ def _measured(row: Mapping[str, Any], result: Mapping[str, Any], status: str) ->
     )
     return {
         "note": row.get("reason") or ", ".join(note for note in notes if note) or None,
-        "compile_seconds": compile_seconds(row),
+        # Compiling beforehand, and what the first call took longer than the later ones.
+        "compile_seconds": row["compile_seconds"] + max(0.0, row["first_seconds"] - usual),
         "memory": row.get("peak_memory"),
         "accuracy": statistics.fmean(accuracies) if accuracies else None,
     }
@@ -105,9 +107,10 @@ def _speed(
     if name == "G3":  # each number is read and written
         return {"rate": f"{2 * 4 * COPY_SIZE / statistics.median(mine.values()) / 1e9:.1f} GB/s"}
     epoch, peak = estimate(list(mine.values())), times.get("G2")
+    steps = steps_per_epoch(config, n)
     return {
-        "step_seconds": epoch.scaled(1 / steps_per_epoch(config, n)),
-        "images_per_second": epoch.divides(n),
+        "step_seconds": Estimate(*(seconds / steps for seconds in epoch)),
+        "images_per_second": Estimate(n / epoch.value, n / epoch.high, n / epoch.low),
         "to_tutorial": ratio(times.get("P1", {}), mine),
         "to_pytorch": ratio(times[best], mine) if best else None,
         "of_products": ratio(times.get("G1", {}), mine),
@@ -124,12 +127,6 @@ def epoch_times(row: Mapping[str, Any]) -> dict[int, float]:
     """Seconds an epoch of one model, by round."""
     per_call = row.get("models", 1) * row.get("epochs_per_call", 1)
     return {turn["round"]: seconds_of_turn(turn) / per_call for turn in row["turns"]}
-
-
-def compile_seconds(row: Mapping[str, Any]) -> float:
-    """Compiling beforehand, and what the first call took longer than the later ones."""
-    usual = statistics.median(map(seconds_of_turn, row["turns"]))
-    return float(row["compile_seconds"] + max(0.0, row["first_seconds"] - usual))
 
 
 def tuning(row: Mapping[str, Any]) -> str | None:

@@ -30,7 +30,6 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def heading(result: Mapping[str, Any]) -> str:
-    """On what machine, when, with what."""
     machine, config = result["machine"], result["settings"]["config"]
     versions = ", ".join(
         f"{name} {machine['versions'][name]}"
@@ -46,7 +45,6 @@ def heading(result: Mapping[str, Any]) -> str:
 
 
 def cells(line: Line) -> tuple[str, ...]:
-    """A line of the table."""
     judged = "" if line.accuracy is None else f"{line.accuracy:.1%}"
     if line.status != "ok":
         judged = "INVALID" if line.status == "invalid" else line.status
@@ -73,8 +71,6 @@ def with_interval(rate: Estimate) -> str:
 
 
 def process_cells(processes: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """Lines of the table of whole processes."""
-
     def median(process: Mapping[str, Any], kind: str) -> float | None:
         seconds = [run["seconds"] for run in process[kind]]
         return statistics.median(seconds) if seconds else None
@@ -124,7 +120,6 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
-    """What speaks against the figures."""
     said = []
     before = result["load_average"][0]
     if before is not None and before > 0.5:
