@@ -50,29 +50,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Compares training loops on this machine; prints a table and stores the rest.",
     )
-    parser.add_argument("--quick", action="store_true", help="the main rows only, in 3 minutes")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="the main rows only, in 3 minutes")
     names = [row.name for row in ROWS]
     only = f"only these of {', '.join(names)}"
-    parser.add_argument("--rows", nargs="+", metavar="NAME", choices=names, help=only)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for the results (default: benchmarks/results; runs/benchmarks for a part)",
-    )
-    parser.add_argument("--dataset", choices=get_args(DatasetName), help="images to train on")
-    parser.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        default=os.environ.get("FLAX_MNIST_DATA_DIR"),
-        help="folder with the four IDX files (default: $FLAX_MNIST_DATA_DIR; without, synthetic)",
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="default: auto"
-    )
-    parser.add_argument(
-        "--models", type=int, default=Settings.models, help="trained at once by J4 and P8"
-    )
+    add("--rows", nargs="+", metavar="NAME", choices=names, help=only)
+    output = "folder for the results (default: benchmarks/results; runs/benchmarks for a part)"
+    add("--output", type=Path, metavar="DIR", help=output)
+    add("--dataset", choices=get_args(DatasetName), help="images to train on")
+    data = "folder with the four IDX files (default: $FLAX_MNIST_DATA_DIR; without, synthetic)"
+    add("--data-dir", metavar="DIR", default=os.environ.get("FLAX_MNIST_DATA_DIR"), help=data)
+    add("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="default: auto")
+    add("--models", type=int, default=Settings.models, help="trained at once by J4 and P8")
     return parser.parse_args(argv)
 
 
