@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.harness.program import PIXELS, Settings, layer_shapes
-from benchmarks.loops.pytorch.base import OnTorch
+from benchmarks.loops.pytorch import OnTorch
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 
