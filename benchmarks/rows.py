@@ -62,13 +62,13 @@ class Row:
 
 
 def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
-    return Variant(f"benchmarks.loops.pytorch.on_device:{name}", options, ("torch",), True, label)
+    return Variant(f"benchmarks.loops.pytorch:{name}", options, ("torch",), True, label)
 
 
 def _loader(name: str, label: str | None = None, **options: Any) -> Variant:
     # The tutorial's loader makes a PIL image of every sample.
     needs = ("torch", "PIL")
-    return Variant(f"benchmarks.loops.pytorch.loader:{name}", options, needs, True, label)
+    return Variant(f"benchmarks.loops.pytorch:{name}", options, needs, True, label)
 
 
 def _ours(name: str, label: str | None = None, **options: Any) -> Variant:

@@ -84,7 +84,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     from flax_mnist.data.dataset import load_dataset
     from flax_mnist.devices import runtime
 
-    device = runtime.start(settings.device, settings.config, compilation_cache=False)  # type: ignore[arg-type]
+    device = runtime.start(settings.device, settings.config, compilation_cache=False)
     dataset = load_dataset(settings.dataset, settings.data_dir)
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,7 @@ class Settings:
     config: Config = dataclasses.field(default_factory=Config)
     dataset: DatasetName = "synthetic"
     data_dir: str | None = None
-    device: str = "cpu"
-    """cpu, gpu or tpu."""
+    device: Literal["cpu", "gpu", "tpu"] = "cpu"
     models: int = 8
     """Networks that the rows of many models train at once."""
     compilation_cache: bool = False

@@ -8,14 +8,7 @@ import jax
 import keras
 import numpy as np
 
-from benchmarks.harness.program import (
-    PIXELS,
-    Program,
-    Settings,
-    Weights,
-    layer_shapes,
-    normalize,
-)
+from benchmarks.harness.program import PIXELS, Program, Settings, Weights, layer_shapes, normalize
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
 
@@ -29,7 +22,7 @@ class Fit(Program):
 
     def __init__(self, dataset: Dataset, settings: Settings, steps_per_execution: int = 1) -> None:
         config = settings.config
-        place = runtime.start(settings.device, config, settings.compilation_cache)  # type: ignore[arg-type]
+        place = runtime.start(settings.device, config, settings.compilation_cache)
         self.device = place.device_kind
         self.batch_size = config.batch_size
         keras.utils.set_random_seed(config.seed)

@@ -8,45 +8,42 @@ and -learning_rate / n is put on the gradient of the logits, where there are 640
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness.program import (
-    PIXELS,
-    Program,
-    Settings,
-    UnavailableError,
-    Weights,
-    batches,
-    initial_layers,
-    layer_shapes,
-    normalize,
-)
+from benchmarks.harness import program
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order
 
 
-class Backpropagation(Program):
+class OnCpu(program.Program):
+    """A program that there is for the CPU only."""
+
+    def __init__(self, settings: program.Settings) -> None:
+        if settings.device != "cpu":
+            raise program.UnavailableError("NumPy runs on the CPU only")
+
+
+class Backpropagation(OnCpu):
     """Float32, in place; orders as this project makes them."""
 
-    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+    def __init__(self, dataset: Dataset, settings: program.Settings) -> None:
+        super().__init__(settings)
         config = settings.config
-        if settings.device != "cpu":
-            raise UnavailableError("NumPy runs on the CPU only")
         if config.momentum:
-            raise UnavailableError("it is plain SGD")
+            raise program.UnavailableError("it is plain SGD")
         self.seed, self.batch_size = config.seed, config.batch_size
         self.learning_rate = config.learning_rate
-        self.inputs, self.labels = normalize(dataset.train.images), dataset.train.labels
-        self.layers = initial_layers(config, np.random.default_rng(config.seed))
-        n, full = len(self.labels), min(self.batch_size, len(self.labels))
+        self.inputs, self.labels = program.normalize(dataset.train.images), dataset.train.labels
+        self.layers = program.initial_layers(config, np.random.default_rng(config.seed))
+        n, size = len(self.labels), self.batch_size
         self.workspaces = {
-            batch: Workspace(batch, config) for batch in {full, n % self.batch_size} - {0}
+            batch: Workspace(batch, config) for batch in {min(size, n), n % size} - {0}
         }
         self.epochs_done = 0
 
     def epoch(self) -> None:
         order = epoch_order(self.seed, self.epochs_done, len(self.labels))
         self.epochs_done += 1
-        losses = [self.step(rows) for rows in batches(order, self.batch_size)]
+        losses = [self.step(rows) for rows in program.batches(order, self.batch_size)]
         self.loss = sum(losses) / len(losses)
 
     def step(self, rows: NDArray[np.int32]) -> float:
@@ -81,21 +78,19 @@ class Backpropagation(Program):
             bias += np.dot(work.ones, dS[k + 1])
         return float((np.log(sums[:, 0]) - shifted_label_logits).mean())
 
-    def weights(self) -> list[Weights]:
-        names = range(0, 2 * len(self.layers), 2)
-        pairs = list(zip(names, self.layers, strict=True))
-        return [
-            {f"{i}.weight": kernel.T.copy() for i, (kernel, _) in pairs}
-            | {f"{i}.bias": bias.copy() for i, (_, bias) in pairs}
-        ]
+    def weights(self) -> list[program.Weights]:
+        weights: program.Weights = {}
+        for i, (kernel, bias) in enumerate(self.layers):
+            weights |= {f"{2 * i}.weight": kernel.T.copy(), f"{2 * i}.bias": bias.copy()}
+        return [weights]
 
 
 class Workspace:
     """The memory of a step for one batch size."""
 
     def __init__(self, batch: int, config: Config) -> None:
-        shapes = layer_shapes(config)
-        sizes = [PIXELS, *(fan_out for _, fan_out in shapes)]
+        shapes = program.layer_shapes(config)
+        sizes = [program.PIXELS, *(fan_out for _, fan_out in shapes)]
         self.activations = [np.empty((batch, size), np.float32) for size in sizes]
         self.gradients = [np.empty((batch, size), np.float32) for size in sizes]
         self.kernels = [np.empty(shape, np.float32) for shape in shapes]

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batches
-from flax_mnist import model, train
+from flax_mnist import model, sweep, train
 from flax_mnist.config import Config, Precision
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order, steps_per_epoch
@@ -23,7 +23,6 @@ from flax_mnist.devices.memory import cpu_devices, make_plan, memory
 from flax_mnist.runs import loop, sweeping
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.weights import to_torch_state_dict
-from flax_mnist.sweep import shardings
 
 
 class _Jax(Program):
@@ -31,18 +30,14 @@ class _Jax(Program):
         self, dataset: Dataset, settings: Settings, precision: Precision = "float32"
     ) -> None:
         self.config = dataclasses.replace(settings.config, precision=precision)
-        place = runtime.start(
-            settings.device,  # type: ignore[arg-type]
-            self.config,
-            settings.compilation_cache,
-            self.cpu_devices(settings),
+        self.place = runtime.start(
+            settings.device, self.config, settings.compilation_cache, self.cpu_devices(settings)
         )
-        self.place = place
-        self.device = place.device_kind
+        self.device = self.place.device_kind
         self.dataset = dataset
         self.n = len(dataset.train.labels)
         self.epochs_done = 0
-        self.data: Any = jax.device_put(dataset.train)
+        self.data = jax.device_put(dataset.train)
         start = time.perf_counter()
         self.state = self.init_state(settings)
         self.run = self.compile(settings)
@@ -51,7 +46,7 @@ class _Jax(Program):
     def cpu_devices(self, settings: Settings) -> int:
         return 1
 
-    def init_state(self, settings: Settings) -> train.State:
+    def init_state(self, settings: Settings) -> Any:
         return train.init_state(self.config)
 
     def compile(self, settings: Settings) -> Any:
@@ -89,10 +84,8 @@ class EpochScan(_Jax):
         # One chunk: a network whose epoch the command line cuts is none of the benchmark's.
         run_chunk = loop.compile_chunks(self.config, progress, self.dataset.train, steps)
 
-        def run(
-            state: train.State, images: Array, labels: Array, order: Any
-        ) -> tuple[train.State, Any]:
-            state, losses = run_chunk(state, none, images, labels, order)
+        def run(state: train.State, *images_labels_order: Any) -> tuple[train.State, Any]:
+            state, losses = run_chunk(state, none, *images_labels_order)
             return state, losses.total / steps
 
         return run
@@ -122,14 +115,10 @@ class AllEpochs(_Jax):
 
     def compile(self, settings: Settings) -> Any:
         self.epochs_per_call = self.config.epochs
+        epoch = _train_epoch(self.config)
 
-        def run(
-            state: train.State, images: Array, labels: Array, orders: Array
-        ) -> tuple[train.State, Array]:
-            def epoch(state: train.State, order: Array) -> tuple[train.State, Array]:
-                return _train_epoch(self.config)(state, images, labels, order)
-
-            return jax.lax.scan(epoch, state, orders)
+        def run(state: train.State, images: Array, labels: Array, orders: Array) -> Any:
+            return jax.lax.scan(lambda s, order: epoch(s, images, labels, order), state, orders)
 
         orders = jax.ShapeDtypeStruct((self.config.epochs, self.n), jnp.int32)
         lowered = jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders)
@@ -142,26 +131,20 @@ class AllEpochs(_Jax):
 class ManyModels(_Jax):
     """`train_epoch` under `vmap`: each model with its own weights and its own order."""
 
-    def init_state(self, settings: Settings) -> train.State:
-        self.models = settings.models
-        states = [train.init_state(config) for config in self.configs()]
-        stacked: train.State = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-        return stacked
-
-    def configs(self) -> list[Config]:
-        seed = self.config.seed
-        return [dataclasses.replace(self.config, seed=seed + i) for i in range(self.models)]
+    def init_state(self, settings: Settings) -> Any:
+        self.models, seed = settings.models, self.config.seed
+        self.configs = [dataclasses.replace(self.config, seed=seed + i) for i in range(self.models)]
+        return jax.device_put(sweep.stacked_states(self.configs, self.config))
 
     def compile(self, settings: Settings) -> Any:
         run = jax.vmap(_train_epoch(self.config), in_axes=(0, None, None, 0))
         orders = jax.ShapeDtypeStruct((self.models, self.n), jnp.int32)
-        return (
-            jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders).compile()
-        )
+        lowered = jax.jit(run, donate_argnums=0).lower(self.state, *self.dataset.train, orders)
+        return lowered.compile()
 
     def order(self) -> Any:
         epoch, self.epochs_done = self.epochs_done, self.epochs_done + 1
-        return np.stack([epoch_order(c.seed, epoch, self.n) for c in self.configs()])
+        return np.stack([epoch_order(config.seed, epoch, self.n) for config in self.configs])
 
     def weights(self) -> list[Weights]:
         return [
@@ -181,20 +164,15 @@ class ModelsByCore(ManyModels):
         if self.place.platform != "cpu":
             raise UnavailableError("on an accelerator a sweep is one vmap")
         devices = jax.local_devices()[: self.cpu_devices(settings)]
-        plan = make_plan(self.configs(), self.dataset.counts, devices, memory(self.place))
-        programs = sweeping.compile_programs(plan, self.dataset, together=False)
-        own, common = shardings(plan.mesh)
-        self.state, self.data = jax.device_put(self.state, own), jax.device_put(self.data, common)
+        plan = make_plan(self.configs, self.dataset.counts, devices, memory(self.place))
+        self.own, common = sweep.shardings(plan.mesh)
+        self.state = jax.device_put(self.state, self.own)
+        self.data = jax.device_put(self.data, common)
+        return sweeping.compile_programs(plan, self.dataset, together=False).train
 
-        def run(
-            state: train.State, images: Array, labels: Array, orders: Any
-        ) -> tuple[train.State, Array]:
-            after: tuple[train.State, Array] = programs.train(
-                (state, jax.device_put(orders, own)), images, labels
-            )
-            return after
-
-        return run
+    def epoch(self) -> None:
+        orders = jax.device_put(self.order(), self.own)
+        self.state, self.loss = self.run((self.state, orders), *self.data)
 
 
 class FrameworkPrecision(_Jax):
@@ -203,12 +181,8 @@ class FrameworkPrecision(_Jax):
     def compile(self, settings: Settings) -> Any:
         if self.place.platform == "cpu":
             raise UnavailableError("a CPU has no TF32: it would be J2")
-        run = functools.partial(
-            train.train_epoch,
-            model=_DefaultPrecision(self.config.hidden_sizes, self.config.init),
-            optimizer=train.make_optimizer(self.config),
-            batch_size=self.config.batch_size,
-        )
+        network = _DefaultPrecision(self.config.hidden_sizes, self.config.init)
+        run = functools.partial(_train_epoch(self.config), model=network)
         return jax.jit(run, donate_argnums=0)
 
 

@@ -8,39 +8,31 @@ import numpy as np
 from tinygrad import Device, Tensor, TinyJit
 from tinygrad.helpers import DEV
 
-from benchmarks.harness.program import (
-    Program,
-    Settings,
-    UnavailableError,
-    Weights,
-    batches,
-    initial_layers,
-    normalize,
-)
+from benchmarks.harness import program
 from flax_mnist.data.dataset import Dataset
 
 
-class Jit(Program):
+class Jit(program.Program):
     """All images normalised beforehand on the device, gathered in the compiled step."""
 
-    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+    def __init__(self, dataset: Dataset, settings: program.Settings) -> None:
         if settings.device == "tpu":
-            raise UnavailableError("tinygrad has no TPU")
+            raise program.UnavailableError("tinygrad has no TPU")
         if settings.device == "cpu" and not shutil.which("clang"):
-            raise UnavailableError("tinygrad's CPU back end needs clang")
+            raise program.UnavailableError("tinygrad's CPU back end needs clang")
         if "DEV" not in os.environ:
             DEV.value = "CPU" if settings.device == "cpu" else "CUDA"
         self.device = Device.DEFAULT
         config = settings.config
         if config.momentum:
-            raise UnavailableError("it is plain SGD")
+            raise program.UnavailableError("it is plain SGD")
         self.batch_size, self.learning_rate = config.batch_size, config.learning_rate
         self.rng = np.random.default_rng(config.seed + 1)
-        layers = initial_layers(config, np.random.default_rng(config.seed))
+        layers = program.initial_layers(config, np.random.default_rng(config.seed))
         self.params = [
             (Tensor(kernel).realize(), Tensor(bias).realize()) for kernel, bias in layers
         ]
-        inputs, labels = normalize(dataset.train.images), dataset.train.labels
+        inputs, labels = program.normalize(dataset.train.images), dataset.train.labels
         self.inputs, self.labels = Tensor(inputs).realize(), Tensor(labels).realize()
         # A captured program has one batch size: the tail takes one of its own.
         self.steps: dict[int, Any] = {
@@ -61,14 +53,14 @@ class Jit(Program):
 
     def epoch(self) -> None:
         order = self.rng.permutation(len(self.labels)).astype(np.int32)
-        for rows in batches(order, self.batch_size):
+        for rows in program.batches(order, self.batch_size):
             self.loss = self.steps[len(rows)](Tensor(rows).realize())
 
     def wait(self) -> None:
         Device[self.device].synchronize()
 
-    def weights(self) -> list[Weights]:
-        weights: Weights = {}
+    def weights(self) -> list[program.Weights]:
+        weights: program.Weights = {}
         for i, (kernel, bias) in enumerate(self.params):
             weights |= {f"{2 * i}.weight": kernel.numpy().T, f"{2 * i}.bias": bias.numpy()}
         return [weights]

@@ -35,6 +35,6 @@ def test_it_needs_nothing_but_numpy_and_the_frameworks() -> None:
 import sys
 sys.modules.update(dict.fromkeys({missing}))
 import benchmarks.__main__, benchmarks.harness.worker, benchmarks.loops.numpy_backprop
-import benchmarks.loops.pytorch.on_device, benchmarks.loops.ceilings.by_numpy
+import benchmarks.loops.pytorch, benchmarks.loops.ceilings.by_numpy
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,53 +1,54 @@
-"""The ceilings by NumPy and its BLAS."""
+"""The ceilings by NumPy and its BLAS, and the step's products for PyTorch's too."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.program import Program, Settings, UnavailableError, initial_layers
-from benchmarks.loops.numpy_backprop import Workspace
+from benchmarks.harness.program import Settings, initial_layers
+from benchmarks.loops.numpy_backprop import OnCpu, Workspace
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 
 
-class OnCpu(Program):
-    """A program that there is for the CPU only."""
+def products(config: Config, batch: int, dot: Any, array: Any) -> Callable[[], None]:
+    """The matrix products of a step, each with what it needs from those before.
 
-    def __init__(self, settings: Settings) -> None:
-        if settings.device != "cpu":
-            raise UnavailableError("NumPy runs on the CPU only")
+    `dot` is the library's product with `out=`, and `array` what makes its arrays of NumPy's.
+    """
+    work = Workspace(batch, config)
+    work.activations[0].fill(1)
+    kernels = [array(kernel) for kernel, _ in initial_layers(config, np.random.default_rng(0))]
+    S, dS, kernel_gradients = (  # noqa: N806
+        [array(a) for a in arrays] for arrays in (work.activations, work.gradients, work.kernels)
+    )
+
+    def step() -> None:
+        for k, kernel in enumerate(kernels):
+            dot(S[k], kernel, out=S[k + 1])
+        d = S[-1]
+        for k in range(len(kernels) - 1, -1, -1):
+            dot(S[k].T, d, out=kernel_gradients[k])
+            if k > 0:
+                d = dot(d, kernels[k].T, out=dS[k])
+
+    return step
 
 
 class NumpyProducts(OnCpu):
-    """An epoch of the matrix products of a step, each with what it needs from those before."""
+    """An epoch of the products of a step."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
-        size = settings.config.batch_size
-        self.full, tail = divmod(len(dataset.train.labels), size)
-        self.step = _NumpyStep(settings.config, size)
-        self.tail = _NumpyStep(settings.config, tail) if tail else None
+        config = settings.config
+        full, tail = divmod(len(dataset.train.labels), config.batch_size)
+        self.steps = [products(config, config.batch_size, np.dot, np.asarray)] * full
+        if tail:
+            self.steps.append(products(config, tail, np.dot, np.asarray))
 
     def epoch(self) -> None:
-        for _ in range(self.full):
-            self.step.run()
-        if self.tail:
-            self.tail.run()
-
-
-class _NumpyStep:
-    def __init__(self, config: Config, batch: int) -> None:
-        self.kernels = [kernel for kernel, _ in initial_layers(config, np.random.default_rng(0))]
-        self.work = Workspace(batch, config)
-        self.work.activations[0].fill(1)
-
-    def run(self) -> None:
-        S, last = self.work.activations, len(self.kernels) - 1  # noqa: N806
-        for k, kernel in enumerate(self.kernels):
-            np.dot(S[k], kernel, out=S[k + 1])
-        d = S[-1]
-        for k in range(last, -1, -1):
-            np.dot(S[k].T, d, out=self.work.kernels[k])
-            if k > 0:
-                d = np.dot(d, self.kernels[k].T, out=self.work.gradients[k])
+        for step in self.steps:
+            step()
 
 
 class NumpyLargeProduct(OnCpu):

@@ -1,58 +1,38 @@
 """The ceilings by PyTorch and its BLAS; on a GPU the step's products are one CUDA graph."""
 
+import functools
+
 import torch
 
-from benchmarks.harness.program import PIXELS, Settings, layer_shapes
-from benchmarks.loops.pytorch.base import OnTorch
-from flax_mnist.config import Config
+from benchmarks.harness.program import Settings
+from benchmarks.loops.ceilings.by_numpy import products
+from benchmarks.loops.pytorch import OnTorch
 from flax_mnist.data.dataset import Dataset
 
 
 class TorchProducts(OnTorch):
-    """An epoch of the matrix products of a step, each with what it needs from those before."""
+    """An epoch of the products of a step."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
         config = settings.config
-        self.full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        self.step = _TorchStep(config, config.batch_size, self.place)
-        self.tail = _TorchStep(config, tail, self.place) if tail else None
-        self.graph = None
+        array = functools.partial(torch.tensor, device=self.place)
+        full, tail = divmod(len(dataset.train.labels), config.batch_size)
+        step = products(config, config.batch_size, torch.mm, array)
         if self.place.type == "cuda":
-            self.step.run()
+            step()
             torch.cuda.synchronize()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.step.run()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                step()
+            self.memory, step = step, graph.replay  # what a graph works on, it does not keep
+        self.steps = [step] * full
+        if tail:
+            self.steps.append(products(config, tail, torch.mm, array))
 
     def epoch(self) -> None:
-        for _ in range(self.full):
-            if self.graph:
-                self.graph.replay()
-            else:
-                self.step.run()
-        if self.tail:
-            self.tail.run()
-
-
-class _TorchStep:
-    def __init__(self, config: Config, batch: int, place: torch.device) -> None:
-        layers = layer_shapes(config)
-        sizes = [PIXELS, *(fan_out for _, fan_out in layers)]
-        self.kernels = [torch.randn(shape, device=place) / shape[0] ** 0.5 for shape in layers]
-        self.kernel_gradients = [torch.empty_like(kernel) for kernel in self.kernels]
-        self.activations = [torch.ones(batch, size, device=place) for size in sizes]
-        self.gradients = [torch.empty(batch, size, device=place) for size in sizes]
-
-    def run(self) -> None:
-        S, last = self.activations, len(self.kernels) - 1  # noqa: N806
-        for k, kernel in enumerate(self.kernels):
-            torch.mm(S[k], kernel, out=S[k + 1])
-        d = S[-1]
-        for k in range(last, -1, -1):
-            torch.mm(S[k].t(), d, out=self.kernel_gradients[k])
-            if k > 0:
-                d = torch.mm(d, self.kernels[k].t(), out=self.gradients[k])
+        for step in self.steps:
+            step()
 
 
 class TorchLargeProduct(OnTorch):

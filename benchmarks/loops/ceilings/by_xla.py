@@ -1,5 +1,6 @@
 """The ceilings by XLA, whose products this project's loops use."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,15 +13,18 @@ from flax_mnist.devices import runtime
 
 
 class OnXla(Program):
-    """A program compiled by XLA."""
+    """What XLA has compiled: `run`, called with `arguments`."""
+
+    run: Callable[..., Any]
+    arguments: tuple[Any, ...]
 
     def __init__(self, settings: Settings) -> None:
-        self.device = runtime.start(
-            settings.device,  # type: ignore[arg-type]
-            settings.config,
-            settings.compilation_cache,
-        ).device_kind
+        place = runtime.start(settings.device, settings.config, settings.compilation_cache)
+        self.device = place.device_kind
         self.out: Any = ()
+
+    def epoch(self) -> None:
+        self.out = self.run(*self.arguments)
 
     def wait(self) -> None:
         jax.block_until_ready(self.out)
@@ -33,8 +37,8 @@ class XlaProducts(OnXla):
         super().__init__(settings)
         config = settings.config
         full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        self.kernels = [jnp.full(shape, 1 / shape[0]) for shape in layer_shapes(config)]
-        self.images = jnp.ones((config.batch_size, PIXELS))
+        kernels = [jnp.full(shape, 1 / shape[0]) for shape in layer_shapes(config)]
+        self.arguments = kernels, jnp.ones((config.batch_size, PIXELS))
 
         def epoch(kernels: list[Array], images: Array) -> list[Array]:
             def body(_: Array, carry: Any) -> Any:
@@ -50,10 +54,7 @@ class XlaProducts(OnXla):
             last = multiply(kernels, images[:tail])
             return [a + b for a, b in zip(gradients, last, strict=True)]
 
-        self.run = jax.jit(epoch).lower(self.kernels, self.images).compile()
-
-    def epoch(self) -> None:
-        self.out = self.run(self.kernels, self.images)
+        self.run = jax.jit(epoch).lower(*self.arguments).compile()
 
 
 def multiply(kernels: list[Array], images: Array) -> list[Array]:
@@ -78,11 +79,8 @@ class XlaLargeProduct(OnXla):
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = jnp.ones((size, size))
+        self.arguments = (jnp.ones((size, size)),)
         self.run = jax.jit(lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST))
-
-    def epoch(self) -> None:
-        self.out = self.run(self.a)
 
 
 class XlaCopy(OnXla):
@@ -90,8 +88,8 @@ class XlaCopy(OnXla):
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = jnp.ones(size)
+        self.out = jnp.ones(size)
         self.run = jax.jit(lambda a: a + 1, donate_argnums=0)
 
     def epoch(self) -> None:
-        self.a = self.out = self.run(self.a)
+        self.out = self.run(self.out)

@@ -1,0 +1,261 @@
+"""PyTorch's loops: from the tutorial's own to the fastest that its documentation knows."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import nn, optim
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch.utils.data import DataLoader
+
+from benchmarks.equivalence import torch_reference as reference
+from benchmarks.harness.program import Program, Settings, UnavailableError, Weights
+from flax_mnist.data.dataset import Dataset
+
+
+class OnTorch(Program):
+    """A program on PyTorch's device."""
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.device not in ("cpu", "gpu"):
+            raise UnavailableError(f"this PyTorch has no {settings.device}")
+        if settings.device == "gpu" and not torch.cuda.is_available():
+            raise UnavailableError("this PyTorch finds no GPU")
+        self.place = torch.device("cuda" if settings.device == "gpu" else "cpu")
+        self.device = torch.cuda.get_device_name() if self.place.type == "cuda" else "cpu"
+
+    def wait(self) -> None:
+        if self.place.type == "cuda":
+            torch.cuda.synchronize()
+
+    def device_memory(self) -> int | None:
+        return torch.cuda.max_memory_allocated() if self.place.type == "cuda" else None
+
+
+class PyTorchLoop(OnTorch):
+    """One network, trained by plain SGD."""
+
+    shuffles_on_cpu = False
+
+    def __init__(self, settings: Settings, tf32: bool = False, **sgd_options: bool) -> None:
+        super().__init__(settings)
+        if tf32 and self.place.type != "cuda":
+            raise UnavailableError("a CPU has no TF32: it would be P3")
+        # What PyTorch does anyway; said here because the rows are compared on it.
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        self.config = settings.config
+        torch.manual_seed(self.config.seed)
+        # Seeded apart from the weights, so that the order of the batches is known from outside.
+        place = "cpu" if self.shuffles_on_cpu else self.place
+        self.generator = torch.Generator(place).manual_seed(self.config.seed)
+        self.model = reference.build_model(self.config.hidden_sizes).to(self.place)
+        self.criterion = nn.NLLLoss()
+        rate, momentum = self.config.learning_rate, self.config.momentum
+        self.optimizer = optim.SGD(self.model.parameters(), rate, momentum, **sgd_options)
+
+    def train(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """A step on a batch; its loss, for which nothing waits."""
+        loss: torch.Tensor = self.criterion(self.model(inputs), labels)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
+
+    def weights(self) -> list[Weights]:
+        state = self.model.state_dict()
+        return [{name: tensor.cpu().numpy().copy() for name, tensor in state.items()}]
+
+
+class _OnDevice:
+    """A loader whose batches are moved to the device as they come."""
+
+    def __init__(self, loader: DataLoader[reference.Sample], place: torch.device) -> None:
+        self.loader, self.place = loader, place
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        for images, labels in self.loader:
+            yield [images.to(self.place, non_blocking=True), labels.to(self.place)]
+
+
+class Tutorial(PyTorchLoop):
+    """The tutorial's loop word for word, `DataLoader` and `.item()` included."""
+
+    shuffles_on_cpu = True
+
+    def __init__(self, dataset: Dataset, settings: Settings, **loader_options: Any) -> None:
+        super().__init__(settings)
+        size = self.config.batch_size
+        loader = reference.tutorial_loader(*dataset.train, size, self.generator, **loader_options)
+        # The tutorial itself runs on the CPU only; a GPU takes this one addition.
+        self.loader: Any = loader if self.place.type == "cpu" else _OnDevice(loader, self.place)
+
+    def epoch(self) -> None:
+        self.loss = reference.train_epoch(self.model, self.criterion, self.optimizer, self.loader)
+
+
+class TunedLoader(Tutorial):
+    """The same images through worker processes, and one synchronisation an epoch."""
+
+    def __init__(self, dataset: Dataset, settings: Settings, workers: int) -> None:
+        super().__init__(
+            dataset,
+            settings,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=settings.device == "gpu",
+        )
+
+    def epoch(self) -> None:
+        total = torch.zeros((), device=self.place)
+        for images, labels in self.loader:
+            total += self.train(images.view(images.shape[0], -1), labels)
+        self.loss = total.item() / len(self.loader)
+
+
+class Eager(PyTorchLoop):
+    """All images normalised beforehand in one tensor on the device, gathered batch by batch."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: Settings,
+        optimizer: Literal["default", "fused", "foreach"] = "default",
+        tf32: bool = False,
+    ) -> None:
+        super().__init__(settings, tf32, **({} if optimizer == "default" else {optimizer: True}))
+        self.inputs = reference.normalize(dataset.train.images).to(self.place)
+        self.labels = torch.tensor(dataset.train.labels).long().to(self.place)
+
+    def order(self) -> torch.Tensor:
+        return torch.randperm(len(self.labels), generator=self.generator, device=self.place)
+
+    def epoch(self) -> None:
+        indices = torch.split(self.order(), self.config.batch_size)
+        total = torch.zeros((), device=self.place)
+        for index in indices:
+            total += self.step(index)
+        self.loss = total.item() / len(indices)
+
+    def step(self, index: torch.Tensor) -> torch.Tensor:
+        # On a CPU three times as fast as `inputs[index]`.
+        return self.train(self.inputs.index_select(0, index), self.labels.index_select(0, index))
+
+
+class Compiled(Eager):
+    """The whole step, gather and update included, as one function under `torch.compile`.
+
+    Options:
+        mode: of `torch.compile`.
+    """
+
+    def __init__(self, dataset: Dataset, settings: Settings, mode: str) -> None:
+        super().__init__(dataset, settings)
+        if self.config.momentum:
+            raise UnavailableError("the compiled step is plain SGD")
+        model, criterion, rate = self.model, self.criterion, self.config.learning_rate
+        inputs, labels = self.inputs, self.labels
+        self.params = {name: value.detach() for name, value in model.named_parameters()}
+        for tensor in (*self.params.values(), inputs, labels):
+            # Without this promise no CUDA graph is made of a function that changes what it is
+            # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
+            torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  -- PyTorch's advice
+
+        def step(params: dict[str, torch.Tensor], index: torch.Tensor) -> torch.Tensor:
+            def loss_of(params: dict[str, torch.Tensor]) -> torch.Tensor:
+                output = functional_call(model, params, (inputs[index],))
+                loss: torch.Tensor = criterion(output, labels[index])
+                return loss
+
+            loss: torch.Tensor
+            gradients, loss = grad_and_value(loss_of)(params)
+            for name, value in params.items():
+                value.sub_(gradients[name], alpha=rate)
+            return loss
+
+        # Two batch sizes are two programs: a symbolic size would slow both.
+        self.run = torch.compile(step, mode=mode, fullgraph=True, dynamic=False)
+
+    def step(self, index: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = self.run(self.params, index)
+        return loss
+
+
+class CudaGraph(Eager):
+    """The eager step recorded by hand as a CUDA graph, and replayed."""
+
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        if settings.device == "cpu":
+            raise UnavailableError("CUDA graphs need an NVIDIA GPU")
+        super().__init__(dataset, settings)
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        n, size = len(self.labels), self.config.batch_size
+        self.graphs = {batch: self.record(batch) for batch in {min(size, n), n % size} - {0}}
+        self.model.load_state_dict(before)  # recording takes a few real steps
+
+    def record(self, batch: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+        index = torch.zeros(batch, dtype=torch.int64, device=self.place)
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                super().step(index)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = super().step(index)
+        return graph, index, loss
+
+    def step(self, index: torch.Tensor) -> torch.Tensor:
+        graph, static_index, loss = self.graphs[len(index)]
+        static_index.copy_(index)
+        graph.replay()
+        return loss
+
+
+class VmapModels(Eager):
+    """`torch.func` and `vmap` over the models: each with its own weights and its own order."""
+
+    def __init__(self, dataset: Dataset, settings: Settings) -> None:
+        super().__init__(dataset, settings)
+        if self.config.momentum:
+            raise UnavailableError("the step over many models is plain SGD")
+        self.models = settings.models
+        sizes, more = self.config.hidden_sizes, range(1, self.models)
+        networks = [self.model, *(reference.build_model(sizes).to(self.place) for _ in more)]
+        stacked, _ = stack_module_state(networks)
+        self.params = {name: value.detach() for name, value in stacked.items()}
+
+        def loss_of(
+            params: dict[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor
+        ) -> torch.Tensor:
+            loss: torch.Tensor = self.criterion(
+                functional_call(self.model, params, (inputs,)), labels
+            )
+            return loss
+
+        self.gradients = vmap(grad_and_value(loss_of))
+
+    def order(self) -> torch.Tensor:
+        return torch.stack([super(VmapModels, self).order() for _ in range(self.models)])
+
+    @torch.no_grad()
+    def epoch(self) -> None:
+        indices = torch.split(self.order(), self.config.batch_size, dim=1)
+        total = torch.zeros(self.models, device=self.place)
+        for index in indices:
+            inputs, labels = (
+                array.index_select(0, index.flatten()).reshape(*index.shape, *array.shape[1:])
+                for array in (self.inputs, self.labels)
+            )
+            gradients, loss = self.gradients(self.params, inputs, labels)
+            for name, value in self.params.items():
+                value.sub_(gradients[name], alpha=self.config.learning_rate)
+            total += loss
+        self.losses = (total / len(indices)).tolist()
+
+    def weights(self) -> list[Weights]:
+        stacked = {name: value.cpu().numpy().copy() for name, value in self.params.items()}
+        return [{name: v[i] for name, v in stacked.items()} for i in range(self.models)]

@@ -1,1 +1,0 @@
-"""PyTorch's loops: from the tutorial's own to the fastest that its documentation knows."""
