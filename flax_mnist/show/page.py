@@ -25,7 +25,7 @@ from flax_mnist import __version__
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import DIGITS, Dataset
 from flax_mnist.errors import RequestError
-from flax_mnist.show.curves import draw_curves
+from flax_mnist.show.figures import draw_curves
 from flax_mnist.show.prediction import Prediction
 from flax_mnist.show.results import Findings, draw_confusion
 from flax_mnist.store.metrics import Metrics

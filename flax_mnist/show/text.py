@@ -1,13 +1,12 @@
-"""What the commands print of trainings: headers, a line for each epoch, the table of a sweep."""
+"""What the commands print: tables, and of trainings the header and a line for each epoch."""
 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-from flax_mnist.show import table
 
 if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
@@ -19,11 +18,15 @@ if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     from flax_mnist.store.metrics import Metrics
     from flax_mnist.sweep import Outcome
 
+Rows = Sequence[Sequence[str]]
+
 SWEEP_HEADER = ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
 SWEEP_LEGEND = """
 Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
 correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
 is chosen by the test images, its own results on them flatter it a little."""
+
+_NUMBER = re.compile(r"[-+±]?\d")
 
 
 def header(config: Config, dataset: Dataset, device: jax.Device) -> str:
@@ -140,4 +143,47 @@ def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.i
                 ", ".join(marks),
             )
         )
-    return f"{table.plain(rows, '>>>>>>><')}\n{SWEEP_LEGEND}"
+    return f"{table(rows, '>>>>>>><')}\n{SWEEP_LEGEND}"
+
+
+def table(rows: Rows, sides: Sequence[str] | None = None) -> str:
+    """Columns two spaces apart, as a terminal shows them.
+
+    Args:
+        rows: of cells, all as long as the first one, which is the header.
+        sides: `<` or `>` for each column, to which its cells are moved; where it is not given,
+            numbers to the right and names, as those in the first column, to the left.
+
+    Raises:
+        ValueError: rows, or a row and the sides, are not of the same length.
+    """
+    sides = sides or _sides(rows)
+    return "\n".join("  ".join(row).rstrip() for row in _aligned(rows, sides, narrowest=0))
+
+
+def markdown(rows: Rows, sides: Sequence[str] | None = None) -> str:
+    """A table of Markdown that is as easy to read unrendered; arguments and errors as `table`."""
+    sides = sides or _sides(rows)
+    # No cell is shorter than the shortest rule that every reader of Markdown knows: `--:`.
+    header, *body = _aligned(rows, sides, narrowest=3)
+    dashes = (
+        "-" * (len(cell) + 1) + (":" if side == ">" else "-")
+        for cell, side in zip(header, sides, strict=True)
+    )
+    lines = [f"| {' | '.join(row)} |" for row in (header, *body)]
+    return "\n".join([lines[0], f"|{'|'.join(dashes)}|", *lines[1:]])
+
+
+def _sides(rows: Rows) -> list[str]:
+    """To the right where any cell under the header begins with a number."""
+    _, *columns = zip(*rows, strict=True)
+    return ["<", *(">" if any(map(_NUMBER.match, column[1:])) else "<" for column in columns)]
+
+
+def _aligned(rows: Rows, sides: Sequence[str], narrowest: int) -> list[list[str]]:
+    """The cells, each filled up to the width of its column."""
+    widths = [max(narrowest, *map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
+        for row in rows
+    ]
