@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flax_mnist.config import CLASSES, PIXELS
+
 if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
     import numpy as np
@@ -29,15 +31,25 @@ is chosen by the test images, its own results on them flatter it a little."""
 _NUMBER = re.compile(r"[-+±]?\d")
 
 
+def images(dataset: Dataset) -> str:
+    """How many images a dataset has, and where they are from."""
+    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    return f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}"
+
+
+def network(config: Config) -> str:
+    """Kind and sizes of a network, from its input to its output: `784-128-64-10 MLP`."""
+    return f"{'-'.join(map(str, (PIXELS, *config.hidden_sizes, CLASSES)))} MLP"
+
+
 def header(config: Config, dataset: Dataset, device: jax.Device) -> str:
     """What a run trains, on what, and where."""
-    sizes = (28 * 28, *config.hidden_sizes, 10)
-    count = config.weights + sum(sizes[1:])
+    count = config.weights + sum(config.hidden_sizes) + CLASSES
     kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     momentum = f", momentum {config.momentum:g}" if config.momentum else ""
     return (
-        f"{_images(dataset)}\n"
-        f"{'-'.join(map(str, sizes))} MLP, {count:,} parameters, {config.init} initialisation, "
+        f"{images(dataset)}\n"
+        f"{network(config)}, {count:,} parameters, {config.init} initialisation, "
         f"{config.precision}, seed {config.seed}\n"
         f"SGD, learning rate {config.learning_rate:g}{momentum}, batches of {config.batch_size}, "
         f"on {device.platform}{kind}"
@@ -85,19 +97,14 @@ def sweep_header(
     momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
     together = f"in {groups} groups" if groups > 1 else "at once"
     return (
-        f"{_images(dataset)}\n"
-        f"{'-'.join(map(str, (28 * 28, *config.hidden_sizes, 10)))} MLP, {config.init} "
-        f"initialisation, {config.precision}, seeds {config.seed} to {members[-1].seed}\n"
+        f"{images(dataset)}\n"
+        f"{network(config)}, {config.init} initialisation, {config.precision}, "
+        f"seeds {config.seed} to {members[-1].seed}\n"
         f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
         f"batches of {config.batch_size}\n"
         f"{len(members)} members {together} on {devices} x {device_kind}, "
         f"in about {megabytes:,.0f} MB"
     )
-
-
-def _images(dataset: Dataset) -> str:
-    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
-    return f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}"
 
 
 def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics]) -> str:
