@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,7 @@ def _finish_losses(loss: Axes) -> None:
     loss.set_ylabel("loss, nats")
     kinds = [Line2D([], [], color="black", marker="o", **LINE, **kind) for kind in (TRAINING, {})]
     loss.legend(
-        kinds,
-        ("training", "test"),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=2,
-        frameon=False,
+        kinds, ("training", "test"), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
     )
 
 
@@ -139,7 +135,10 @@ def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
     Args:
         rows: of every member and epoch; a member's epochs in their order.
     """
-    settings = _by_setting(rows)
+    settings: defaultdict[tuple[float, float], defaultdict[Config, list[Metrics]]]
+    settings = defaultdict(lambda: defaultdict(list))
+    for config, metrics in rows:
+        settings[config.learning_rate, config.momentum][config].append(metrics)
     columns = min(len(settings), 3)
     lines = 1 + math.ceil(len(settings) / columns)
     figure = Figure(figsize=(9, 4 + 0.22 * lines), layout="constrained")
@@ -147,9 +146,9 @@ def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
     handles = []
     for (setting, members), look in zip(settings.items(), _looks(), strict=False):
         for axes, field in zip(panels, ("train_loss", "test_loss"), strict=True):
-            losses = [[getattr(row, field) for row in member] for member in members]
+            losses = [[getattr(row, field) for row in member] for member in members.values()]
             _draw_setting(axes, np.array(losses), look)
-        diverged = sum(not math.isfinite(member[-1].test_loss) for member in members)
+        diverged = sum(not math.isfinite(member[-1].test_loss) for member in members.values())
         handles.append(Line2D([], [], **look, **MEAN, label=_label(*setting, diverged)))
     for axes, title in zip(panels, ("training", "test"), strict=True):
         axes.set_title(title, fontsize=10)
@@ -167,19 +166,6 @@ def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
         frameon=False,
     )
     return figure
-
-
-def _by_setting(
-    rows: Sequence[tuple[Config, Metrics]],
-) -> dict[tuple[float, float], list[list[Metrics]]]:
-    """By learning rate and momentum the epochs of each member."""
-    members: dict[Config, list[Metrics]] = {}
-    for config, metrics in rows:
-        members.setdefault(config, []).append(metrics)
-    settings: dict[tuple[float, float], list[list[Metrics]]] = {}
-    for config, epochs in members.items():
-        settings.setdefault((config.learning_rate, config.momentum), []).append(epochs)
-    return settings
 
 
 def _draw_setting(

@@ -13,7 +13,7 @@ import io
 import json
 import shlex
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -150,20 +150,15 @@ def _mistake(mistake: Prediction) -> str:
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
-        for name, value in _rows(values)
-    )
+    return "\n".join(_row(name, value) for name, value in values.items())
 
 
-def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _rows(value)
-        elif isinstance(value, list | tuple):
-            yield name, shlex.join(map(str, value))
-        else:
-            yield name, str(value) or "none"
+def _row(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _table(value)
+    is_list = isinstance(value, list | tuple)
+    written = shlex.join(map(str, value)) if is_list else str(value) or "none"
+    return f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(written)}</td></tr>'
 
 
 def _network(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> str:

@@ -63,17 +63,17 @@ def silence(stream: TextIO | None = None) -> None:
     os.dup2(nowhere, (stream or sys.stdout).fileno())
 
 
-def never_without_streams() -> None:
-    """Gives the process the streams that it was started without, `>&-` in a shell: to nowhere."""
+def prepare_streams() -> None:
+    """Makes stdout and stderr such that no line of text makes them fail.
+
+    One that the process was started without, `>&-` in a shell, goes to nowhere; what the encoding
+    of another lacks is written as an escape.
+    """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-
-
-def never_fail_to_encode() -> None:
-    """Writes what the terminal's encoding lacks as an escape, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 

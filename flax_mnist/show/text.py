@@ -22,7 +22,6 @@ if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
 
 Rows = Sequence[Sequence[str]]
 
-SWEEP_HEADER = ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
 SWEEP_LEGEND = """
 Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
 correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
@@ -132,7 +131,7 @@ def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics])
 
 def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.int32]) -> str:
     """A line for each setting, with mean and spread over its seeds."""
-    rows = [SWEEP_HEADER]
+    rows = [("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")]
     for outcome in outcomes:
         losses, accuracies = outcome.test_losses, outcome.test_accuracies
         marks = ["best"] if outcome is best and losses else []
