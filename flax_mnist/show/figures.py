@@ -90,7 +90,12 @@ def draw_curves(runs: Mapping[str, Sequence[Metrics]]) -> Figure:
         _draw_run(loss, accuracy, rows, look)
         for rows, look in zip(runs.values(), _looks(), strict=False)
     ]
-    _finish_losses(loss)
+    loss.set_ylim(bottom=0)
+    loss.set_ylabel("loss, nats")
+    kinds = [Line2D([], [], color="black", marker="o", **LINE, **kind) for kind in (TRAINING, {})]
+    loss.legend(
+        kinds, ("training", "test"), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
+    )
     accuracy.set_ylabel("test accuracy")
     accuracy.set_ylim(top=min(accuracy.get_ylim()[1], 1))
     accuracy.yaxis.set_major_formatter(percent)
@@ -116,15 +121,6 @@ def _draw_run(loss: Axes, accuracy: Axes, rows: Sequence[Metrics], look: dict[st
     loss.plot(epochs, [row.test_loss for row in rows], **look)
     (line,) = accuracy.plot(epochs, [row.test_accuracy for row in rows], **look)
     return line
-
-
-def _finish_losses(loss: Axes) -> None:
-    loss.set_ylim(bottom=0)
-    loss.set_ylabel("loss, nats")
-    kinds = [Line2D([], [], color="black", marker="o", **LINE, **kind) for kind in (TRAINING, {})]
-    loss.legend(
-        kinds, ("training", "test"), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
-    )
 
 
 def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
