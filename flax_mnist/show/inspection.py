@@ -40,14 +40,13 @@ def tabulate(config: Config) -> str:
 
 def trace_step(config: Config) -> Traced:
     """`train_step` on a batch, as JAX traces it: `jaxpr` is all it computes, gradients included."""
-    traced: Traced = train_step.trace(
+    return train_step.trace(
         init_state(config),
         jax.ShapeDtypeStruct((config.batch_size, 28, 28), jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         model=make_model(config),
         optimizer=make_optimizer(config),
     )
-    return traced
 
 
 def compile_step(traced: Traced) -> Compiled:

@@ -44,15 +44,10 @@ class Findings(NamedTuple):
     def mistakes(self, most: int) -> list[Prediction]:
         """The images that are classified wrongly, the highest confidence first; at most so many."""
         (images, labels), names = self.dataset.test, self.dataset.class_names
+        rows = self.probabilities
         return [
-            Prediction(
-                f"test image {i}",
-                images[i],
-                names[labels[i]],
-                names,
-                self.probabilities[i].tolist(),
-            )
-            for i in scoring.confident_mistakes(self.probabilities, labels, most)
+            Prediction(f"test image {i}", images[i], names[labels[i]], names, rows[i].tolist())
+            for i in scoring.confident_mistakes(rows, labels, most)
         ]
 
 
