@@ -107,13 +107,9 @@ def sweep_header(
 
 
 def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics]) -> str:
-    """An epoch of a group: the range of its members' test losses.
+    """An epoch of a group, which is counted from 0: the range of its members' test losses.
 
-    Args:
-        group: which one, counted from 0.
-        groups: how many there are.
-        epochs: of each member.
-        metrics: of each member; its seconds are its share of the group's.
+    The seconds in a member's metrics are its share of the group's.
     """
     where = f"Group {group + 1}/{groups}  " if groups > 1 else ""
     losses = [m.test_loss for m in metrics if not math.isnan(m.test_loss)]
