@@ -23,7 +23,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from flax_mnist.cli.main import main as run_in_this_process
-from flax_mnist.show import table
+from flax_mnist.show import text
 from flax_mnist.store import checkpoint, run_folder
 from flax_mnist.store.metrics import read_metrics
 
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{fault}: {number + 1} of {times}: {said}", file=sys.stderr, flush=True)
             rows.append((fault, str(times), *(str(outcomes[outcome]) for outcome in OUTCOMES)))
             bad += outcomes[WRONG] + outcomes[LOST]
-    print(table.markdown(rows))
+    print(text.markdown(rows))
     return 1 if bad else 0
 
 

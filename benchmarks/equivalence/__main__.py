@@ -18,7 +18,7 @@ from flax_mnist.config import Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.evaluation import Evaluation
-from flax_mnist.show import table
+from flax_mnist.show import text
 
 
 class Comparison(NamedTuple):
@@ -133,7 +133,7 @@ def compare_independent(data: Dataset, count: int, stored: Sequence[dict[str, An
 def difference_table(lines: Sequence[Comparison]) -> str:
     """Differences and tolerances."""
     header = ("", "float64", "at most", "float32", "at most")
-    return table.plain(
+    return text.table(
         [header, *((line.what, *(f"{x:.1e}" if x else "0" for x in line[1:])) for line in lines)]
     )
 
@@ -157,7 +157,7 @@ def seed_table(ours: Evaluation, theirs: Sequence[dict[str, Any]]) -> str:
                 f"±{margin * unit:.{digits}f}",
             )
         )
-    return table.plain(rows)
+    return text.table(rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.harness.schedule import seconds_of_turn
 from benchmarks.tables.statistics import Estimate
 from benchmarks.tables.summary import Line, Summary, summarize
-from flax_mnist.show.table import markdown
+from flax_mnist.show.text import markdown
 
 WIDTH = 110
 """Columns that fit a terminal and a README."""

@@ -16,7 +16,7 @@ from benchmarks.tables import table
 from benchmarks.tables.statistics import Estimate
 from benchmarks.tables.summary import Line, summarize
 from benchmarks.tables.table import lagged
-from flax_mnist.show.table import markdown
+from flax_mnist.show.text import markdown
 
 
 def lines_of(result: dict[str, Any]) -> dict[str, Line]:
