@@ -63,6 +63,7 @@ def fetch(name: str, sources: Sequence[Source], folder: Path) -> None:
                 show(transfer.received)
                 if time.monotonic() > end and not transfer.is_answered:
                     problem = f"no answer within {ANSWER_TIMEOUT:g} s"
+            show(transfer.received)  # all of it, where it came faster than was looked
     finally:
         transfer.is_given_up = True
     problem = transfer.error or problem

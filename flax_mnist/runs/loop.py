@@ -89,6 +89,9 @@ def compile_chunks(
         ).compile(compiler_options=compiler_options(config.deterministic))
         for length in {cut.stop - cut.start for cut in cuts}
     }
+    # At a process's first product the device's library prepares its kernels, for some ten ms.
+    square = np.zeros((256, 256), np.float32)
+    jax.jit(lambda x: x.T @ x)(square).block_until_ready()
 
     def run_chunk(
         state: State,
