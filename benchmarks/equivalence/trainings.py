@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,14 +33,9 @@ def torch_run(
 ) -> TutorialRun:
     """The tutorial's training from the given weights, an epoch for each order [n]."""
     network = sides.in_torch(weights, config)
-    losses = reference.train_in_order(
-        network,
-        *sides.torch_split(dataset.train, config),
-        orders,
-        config.batch_size,
-        config.learning_rate,
-        config.momentum,
-    )
+    inputs, targets = sides.torch_split(dataset.train, config)
+    settings = config.batch_size, config.learning_rate, config.momentum
+    losses = reference.train_in_order(network, inputs, targets, orders, *settings)
     score = reference.evaluate(network, *sides.torch_split(dataset.test, config))
     return TutorialRun(losses, sides.torch_arrays(network), *score)
 
@@ -52,19 +46,12 @@ def jax_run(
     """The same training by `flax_mnist.train.train_epoch`."""
     with sides.in_precision(config):
         mlp, optimizer = model.make_model(config), train.make_optimizer(config)
+        static = {"model": mlp, "optimizer": optimizer, "batch_size": config.batch_size}
         params = sides.in_jax(weights, config)
         state, losses = train.State(params, optimizer.init(params)), []
-        images, labels = jax.device_put(dataset.train)
+        train_data = jax.device_put(dataset.train)
         for order in orders:
-            state, loss = train.train_epoch(
-                state,
-                images,
-                labels,
-                jnp.asarray(order),
-                model=mlp,
-                optimizer=optimizer,
-                batch_size=config.batch_size,
-            )
+            state, loss = train.train_epoch(state, *train_data, order, **static)
             losses.append(float(loss))
         score = evaluation.evaluate(state.params, *dataset.test, model=mlp)
         weights = to_torch_state_dict(state.params)
@@ -86,10 +73,7 @@ def four_runs(dataset: Dataset, config: Config) -> FourRuns:
     orders = [epoch_order(config.seed, epoch, n) for epoch in range(config.epochs)]
     wide, narrow = (dataclasses.replace(config, precision=p) for p in ("float64", "float32"))
     return FourRuns(
-        torch_run(weights, dataset, orders, wide),
-        jax_run(weights, dataset, orders, wide),
-        torch_run(weights, dataset, orders, narrow),
-        jax_run(weights, dataset, orders, narrow),
+        *(run(weights, dataset, orders, c) for c in (wide, narrow) for run in (torch_run, jax_run))
     )
 
 
