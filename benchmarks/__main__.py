@@ -30,12 +30,7 @@ from flax_mnist.config import DatasetName
 
 FULL = Schedule()
 QUICK = Schedule(
-    turn_seconds=0.4,
-    trial_turns=2,
-    slow_seconds=1.0,
-    slow_rounds=3,
-    settle_seconds=0.15,
-    retakes=1,
+    turn_seconds=0.4, trial_turns=2, slow_seconds=1.0, slow_rounds=3, settle_seconds=0.15, retakes=1
 )
 SCALING = Schedule(rounds=4, turn_seconds=0.5, slow_rounds=2, score=False)
 
@@ -55,33 +50,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         prog="python -m benchmarks",
         description="Compares training loops on this machine; prints a table and stores the rest.",
     )
-    parser.add_argument("--quick", action="store_true", help="the main rows only, in 3 minutes")
-    parser.add_argument(
-        "--rows",
-        nargs="+",
-        metavar="NAME",
-        choices=[row.name for row in ROWS],
-        help=f"only these of {', '.join(row.name for row in ROWS)}",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for the results (default: benchmarks/results; runs/benchmarks for a part)",
-    )
-    parser.add_argument("--dataset", choices=get_args(DatasetName), help="images to train on")
-    parser.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        default=os.environ.get("FLAX_MNIST_DATA_DIR"),
-        help="folder with the four IDX files (default: $FLAX_MNIST_DATA_DIR; without, synthetic)",
-    )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="default: auto"
-    )
-    parser.add_argument(
-        "--models", type=int, default=Settings.models, help="trained at once by J4 and P8"
-    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="the main rows only, in 3 minutes")
+    names = [row.name for row in ROWS]
+    only = f"only these of {', '.join(names)}"
+    add("--rows", nargs="+", metavar="NAME", choices=names, help=only)
+    output = "folder for the results (default: benchmarks/results; runs/benchmarks for a part)"
+    add("--output", type=Path, metavar="DIR", help=output)
+    add("--dataset", choices=get_args(DatasetName), help="images to train on")
+    data = "folder with the four IDX files (default: $FLAX_MNIST_DATA_DIR; without, synthetic)"
+    add("--data-dir", metavar="DIR", default=os.environ.get("FLAX_MNIST_DATA_DIR"), help=data)
+    add("--device", choices=("auto", "cpu", "gpu", "tpu"), default="auto", help="default: auto")
+    add("--models", type=int, default=Settings.models, help="trained at once by J4 and P8")
     return parser.parse_args(argv)
 
 
@@ -116,16 +96,14 @@ def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Measures everything that was asked for; the result as it is stored."""
     load_average = machine.load_average()
     described = describe(settings)
-    settings = dataclasses.replace(
-        settings, device=described["platform"], dataset=described["dataset"]
-    )
+    found = {"device": described["platform"], "dataset": described["dataset"]}
+    settings = dataclasses.replace(settings, **found)
     say(f"{described['device']}, {described['cores']} cores, {described['dataset']}")
     schedule, cores = QUICK if args.quick else FULL, described["cores"]
     wanted = [row for row in ROWS if not args.rows or row.name in args.rows]
     chosen = [row for row in wanted if row.quick or args.rows or not args.quick]
-    measured = {
-        row["name"]: row for row in protocol.measure(chosen, settings, schedule, cores, say)
-    }
+    results = protocol.measure(chosen, settings, schedule, cores, say)
+    measured = {row["name"]: row for row in results}
     rows = [measured.get(row.name) or protocol.left_out(row, "not in --quick") for row in wanted]
     result: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -149,13 +127,8 @@ def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 def describe(settings: Settings) -> dict[str, Any]:
     """What `harness/machine.py` says of this machine, in a process of its own."""
     settings_json = json.dumps(dataclasses.asdict(settings))
-    done = subprocess.run(
-        (sys.executable, "-m", "benchmarks.harness.machine", settings_json),
-        cwd=machine.ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = (sys.executable, "-m", "benchmarks.harness.machine", settings_json)
+    done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True, check=True)
     described: dict[str, Any] = json.loads(done.stdout)
     return described
 
@@ -168,22 +141,21 @@ def whole_processes(
     Cold is with nothing compiled before, warm with what the cold process left.
     """
     rows = [row for row in ROWS if row.name in WHOLE and measured.get(row.name, {}).get("turns")]
-    found: list[dict[str, Any]] = [
-        {"name": row.name, "label": row.label, "cold": [], "warm": []} for row in rows
-    ]
+    found: dict[str, dict[str, Any]] = {
+        row.name: {"name": row.name, "label": row.label, "cold": [], "warm": []} for row in rows
+    }
     for number in range(WHOLE_ROUNDS):
-        pairs = list(zip(rows, found, strict=True))
-        for row, entry in pairs if number % 2 == 0 else reversed(pairs):
+        for row in rows if number % 2 == 0 else reversed(rows):
             variant, threads = row.variants[0], measured[row.name]["threads"]
             with tempfile.TemporaryDirectory() as cache:
                 try:
                     for kind in ("cold", "warm"):
                         run = whole_process(variant, threads, settings, Path(cache))
-                        entry[kind].append(run)
+                        found[row.name][kind].append(run)
                 except RowError as error:
                     say(f"{row.name}: {error}")
         say(f"whole processes, round {number + 1} of {WHOLE_ROUNDS}")
-    return found
+    return list(found.values())
 
 
 def scaling(best_pytorch: str | None, settings: Settings, cores: int) -> list[dict[str, Any]]:
@@ -198,8 +170,9 @@ def scaling(best_pytorch: str | None, settings: Settings, cores: int) -> list[di
 
     for size in BATCH_SIZES:
         config = dataclasses.replace(settings.config, batch_size=size)
-        changed = dataclasses.replace(settings, config=config)
-        measure("batch_size", size, (best_pytorch, "J2"), changed)
+        measure(
+            "batch_size", size, (best_pytorch, "J2"), dataclasses.replace(settings, config=config)
+        )
     for models in MODELS:
         measure("models", models, ("J4",), dataclasses.replace(settings, models=models))
     return points

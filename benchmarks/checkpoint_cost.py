@@ -32,18 +32,13 @@ class Clock(Observer):
         if metrics:
             self.ends.append(time.perf_counter())
 
-    def seconds(self) -> float:
-        """Of an epoch, on average; the first one, before which programs are loaded, left out."""
-        return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
-
 
 def turn(policy: CheckpointPolicy, dataset: Dataset, folder: Path, epochs: int) -> float:
     """Seconds an epoch of a run that goes on, or begins, until it has so many."""
-    clock = Clock()
-    resume = folder.exists()
-    config = Config(epochs=epochs)
+    clock, config, resume = Clock(), Config(epochs=epochs), folder.exists()
     train(config, dataset, folder, resume=resume, checkpoints=policy, observers=[clock])
-    return clock.seconds()
+    # The first epoch, before which programs are loaded, is left out.
+    return (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,8 +55,7 @@ def main(argv: list[str] | None = None) -> None:
             # ABBA: a machine that slows down favours neither.
             for kind in list(POLICIES)[:: 1 if number % 2 == 0 else -1]:
                 epochs += arguments.epochs + 1
-                took = turn(POLICIES[kind], dataset, Path(name) / "run", epochs)
-                seconds[kind].append(took)
+                seconds[kind].append(turn(POLICIES[kind], dataset, Path(name) / "run", epochs))
     without, with_ = seconds.values()
     ratio = estimate([b / a for a, b in zip(without, with_, strict=True)])
     percent = [f"{100 * (value - 1):+.1f}" for value in ratio]

@@ -7,7 +7,6 @@ go on from the newest checkpoint there is.
 """
 
 import argparse
-import contextlib
 import io
 import os
 import random
@@ -20,10 +19,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from flax_mnist.cli.main import main as run_in_this_process
-from flax_mnist.show import table
+from flax_mnist.show import text
 from flax_mnist.store import checkpoint, run_folder
 from flax_mnist.store.metrics import read_metrics
 
@@ -41,35 +41,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--damages", type=int, default=200, help="bits flipped and files cut short")
     parser.add_argument("--full-disks", type=int, default=20, help="runs whose disk is full")
     parser.add_argument("--seed", type=int, default=0, help="decides what happens when")
-    arguments = parser.parse_args(argv)
-    chance = random.Random(arguments.seed)
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
-        runs = Campaign(Path(name))
-        campaign: dict[str, tuple[int, Callable[[], str]]] = {
-            "SIGKILL, resumed until done": (
-                arguments.kills,
-                lambda: killed(runs, chance, at_some_moment),
-            ),
-            "SIGKILL within a save, resumed": (
-                arguments.saves,
-                lambda: killed(runs, chance, within_a_save),
-            ),
-            "bits flipped in checkpoints": (
-                arguments.damages - arguments.damages // 2,
-                lambda: damaged(runs, chance, flip),
-            ),
-            "files of checkpoints cut short": (
-                arguments.damages // 2,
-                lambda: damaged(runs, chance, truncate),
-            ),
-            "disk full, then resumed": (
-                arguments.full_disks,
-                lambda: full_disk(runs, chance),
-            ),
-        }
+        runs = Campaign(Path(name), random.Random(args.seed))
+        half = args.damages // 2
+        campaign: list[tuple[str, int, Callable[[], str]]] = [
+            ("SIGKILL, resumed until done", args.kills, lambda: killed(runs, at_some_moment)),
+            ("SIGKILL within a save, resumed", args.saves, lambda: killed(runs, within_a_save)),
+            ("bits flipped in checkpoints", args.damages - half, lambda: damaged(runs, flip)),
+            ("files of checkpoints cut short", half, lambda: damaged(runs, truncate)),
+            ("disk full, then resumed", args.full_disks, lambda: full_disk(runs)),
+        ]
         rows: list[tuple[str, ...]] = [("fault", "times", *OUTCOMES)]
         bad = 0
-        for fault, (times, strike) in campaign.items():
+        for fault, times, strike in campaign:
             outcomes: Counter[str] = Counter()
             for number in range(times):
                 outcomes[strike()] += 1
@@ -77,15 +62,15 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"{fault}: {number + 1} of {times}: {said}", file=sys.stderr, flush=True)
             rows.append((fault, str(times), *(str(outcomes[outcome]) for outcome in OUTCOMES)))
             bad += outcomes[WRONG] + outcomes[LOST]
-    print(table.markdown(rows))
+    print(text.markdown(rows))
     return 1 if bad else 0
 
 
 class Campaign:
     """The run that is left in peace, what it takes to start others like it, and to judge them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, chance: random.Random) -> None:
+        self.folder, self.chance = folder, chance
         self.peace = folder / "peace"
         self.succeed(self.peace, EPOCHS)
         start = time.perf_counter()
@@ -106,13 +91,13 @@ class Campaign:
 
     def is_right(self, path: Path) -> bool:
         """Whether a run ended as the one that was left in peace."""
-        return all(
-            of(path) == of(self.peace)
-            for of in (
-                lambda run: (run / run_folder.WEIGHTS).read_bytes(),
-                lambda run: [row[: row._fields.index("seconds")] for row in read_metrics(run)],
-            )
-        )
+
+        def metrics(run: Path) -> list[tuple[float, ...]]:
+            return [row[: row._fields.index("seconds")] for row in read_metrics(run)]
+
+        weights, expected = (run / run_folder.WEIGHTS for run in (path, self.peace))
+        is_same = weights.read_bytes() == expected.read_bytes()
+        return is_same and metrics(path) == metrics(self.peace)
 
 
 def command(path: Path, epochs: int) -> list[str]:
@@ -123,16 +108,16 @@ def command(path: Path, epochs: int) -> list[str]:
     return [sys.executable, "-m", "flax_mnist", *FLAGS, *flags]
 
 
-Wait = Callable[[subprocess.Popen[bytes], Campaign, Path, random.Random], None]
+Wait = Callable[[subprocess.Popen[bytes], Campaign, Path], None]
 """Returns when a process shall be killed, or has ended before."""
 
 
-def killed(runs: Campaign, chance: random.Random, wait: Wait) -> str:
+def killed(runs: Campaign, wait: Wait) -> str:
     """A run is killed up to three times; then it may end."""
     path = runs.fresh()
-    for _ in range(chance.randint(1, 3)):
+    for _ in range(runs.chance.randint(1, 3)):
         process = subprocess.Popen(command(path, EPOCHS), stdout=subprocess.DEVNULL)
-        wait(process, runs, path, chance)
+        wait(process, runs, path)
         process.kill()
         process.wait()
     kept = max(checkpoint.steps(path), default=0)
@@ -142,23 +127,19 @@ def killed(runs: Campaign, chance: random.Random, wait: Wait) -> str:
     return SURVIVED if runs.is_right(path) else WRONG
 
 
-def at_some_moment(
-    process: subprocess.Popen[bytes], runs: Campaign, _path: Path, chance: random.Random
-) -> None:
+def at_some_moment(process: subprocess.Popen[bytes], runs: Campaign, _path: Path) -> None:
     """After a time drawn evenly from what a whole run takes."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(chance.uniform(0, runs.lifetime))
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(runs.chance.uniform(0, runs.lifetime))
 
 
-def within_a_save(
-    process: subprocess.Popen[bytes], runs: Campaign, path: Path, chance: random.Random
-) -> None:
+def within_a_save(process: subprocess.Popen[bytes], runs: Campaign, path: Path) -> None:
     """While a checkpoint is being written that has no name yet, some saves from the start.
 
     That takes less than a millisecond. So the process is first stopped, and only killed if the
     checkpoint has got no name meanwhile.
     """
-    patience = time.perf_counter() + chance.uniform(0, runs.lifetime)
+    patience = time.perf_counter() + runs.chance.uniform(0, runs.lifetime)
     while process.poll() is None:
         if time.perf_counter() > patience and is_saving(path):
             process.send_signal(signal.SIGSTOP)
@@ -181,20 +162,15 @@ def begun_after(said: str) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def damaged(
-    runs: Campaign, chance: random.Random, damage: Callable[[bytes, random.Random], bytes]
-) -> str:
+def damaged(runs: Campaign, damage: Callable[[bytes, random.Random], bytes]) -> str:
     """Some files of a stopped run's checkpoints are damaged; then the run is resumed."""
     path = runs.fresh()
     shutil.copytree(runs.stopped, path)
-    files = [file for file in (path / checkpoint.FOLDER).rglob("*") if file.is_file()]
-    full = sorted(file for file in files if file.stat().st_size)
-    for file in chance.sample(full, chance.randint(1, len(full))):
-        file.write_bytes(damage(file.read_bytes(), chance))
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()) as said,
-    ):
+    files = sorted((path / checkpoint.FOLDER).rglob("*"))
+    full = [file for file in files if file.is_file() and file.stat().st_size]
+    for file in runs.chance.sample(full, runs.chance.randint(1, len(full))):
+        file.write_bytes(damage(file.read_bytes(), runs.chance))
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
         code = run_in_this_process(command(path, EPOCHS)[3:])
     if code:
         return REFUSED if said.getvalue() else LOST
@@ -202,7 +178,6 @@ def damaged(
 
 
 def flip(content: bytes, chance: random.Random) -> bytes:
-    """With one bit flipped."""
     bit = chance.randrange(8 * len(content))
     flipped = bytearray(content)
     flipped[bit // 8] ^= 1 << bit % 8
@@ -210,14 +185,13 @@ def flip(content: bytes, chance: random.Random) -> bytes:
 
 
 def truncate(content: bytes, chance: random.Random) -> bytes:
-    """Without its end."""
     return content[: chance.randrange(len(content))]
 
 
-def full_disk(runs: Campaign, chance: random.Random) -> str:
+def full_disk(runs: Campaign) -> str:
     """A run that may write no file beyond some size; then, without the limit, it is resumed."""
     path = runs.fresh()
-    limit = int(10 ** chance.uniform(1, 5.6))
+    limit = int(10 ** runs.chance.uniform(1, 5.6))
     process = subprocess.Popen(
         command(path, EPOCHS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Mapping
 from typing import Any, Literal
 
-Family = Literal["pytorch", "ours", "peers", "ceilings"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -38,14 +36,12 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table."""
-
     name: str
     label: str
     kind: Literal["headline", "labelled", "ceiling"]
     """headline: batch 64, float32, every image once an epoch, the short last batch kept, the update
     included, one network. Whatever breaks that rule is labelled."""
-    family: Family
+    family: Literal["pytorch", "ours", "peers", "ceilings"]
     variants: tuple[Variant, ...]
     quick: bool = False
     """Whether `--quick` has it."""
@@ -108,6 +104,7 @@ _MANY = (_ours("ManyModels", "one vmap"), _ours("ModelsByCore", "a core for each
 _BFLOAT16 = (_ours("EpochScan", precision="bfloat16"),)
 _NUMPY = (Variant("benchmarks.loops.numpy_backprop:Backpropagation", tune_threads=True),)
 _TINYGRAD = (Variant("benchmarks.loops.tinygrad_jit:Jit", needs=("tinygrad",)),)
+_LARGE_PRODUCT = _ceiling("LargeProduct", size=PEAK_SIZE)
 
 ROWS: tuple[Row, ...] = (
     Row("P1", "the tutorial's loop", "headline", "pytorch", _TUTORIAL, quick=True),
@@ -129,13 +126,6 @@ ROWS: tuple[Row, ...] = (
     Row("K1", "Keras 3 on JAX", "headline", "peers", (_keras(1), _keras(32))),
     Row("T1", "tinygrad", "headline", "peers", _TINYGRAD),
     Row("G1", "the eight products", "ceiling", "ceilings", _ceiling("Products", True), quick=True),
-    Row(
-        "G2",
-        "a large product",
-        "ceiling",
-        "ceilings",
-        _ceiling("LargeProduct", size=PEAK_SIZE),
-        quick=True,
-    ),
+    Row("G2", "a large product", "ceiling", "ceilings", _LARGE_PRODUCT, quick=True),
     Row("G3", "a large copy", "ceiling", "ceilings", _ceiling("Copy", size=COPY_SIZE)),
 )

@@ -26,23 +26,16 @@ from flax_mnist.data.dataset import Dataset, load_dataset
 def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
     """Trains the tutorial's network from seeds 0, 1, ..., each deciding its weights and order."""
     config = Config()
-    (inputs, targets), test = (
-        torch_split(split, config) for split in (dataset.train, dataset.test)
-    )
+    inputs, targets = torch_split(dataset.train, config)
+    test = torch_split(dataset.test, config)
     runs = []
     for seed in range(seeds):
         torch.manual_seed(seed)
         model = reference.build_model(config.hidden_sizes)
         generator = torch.Generator().manual_seed(seed)
-        losses = reference.train_in_order(
-            model,
-            inputs,
-            targets,
-            [reference.dataloader_order(len(targets), generator) for _ in range(config.epochs)],
-            config.batch_size,
-            config.learning_rate,
-            config.momentum,
-        )
+        orders = [reference.dataloader_order(len(targets), generator) for _ in range(config.epochs)]
+        rule = (config.batch_size, config.learning_rate, config.momentum)
+        losses = reference.train_in_order(model, inputs, targets, orders, *rule)
         test_loss, accuracy = reference.evaluate(model, *test)
         print(f"seed {seed}: test loss {test_loss:.4f}, test accuracy {accuracy:.2%}", flush=True)
         runs.append(

@@ -1,15 +1,14 @@
 """Builds the documents and the reference: `python -m sphinx -W --keep-going docs docs/_build`."""
 
-from __future__ import annotations
-
+import ast
 import inspect
 import re
+import textwrap
 from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.inspect import stringify_signature
-from sphinx.util.typing import stringify_annotation
 
 from flax_mnist import __version__
 
@@ -43,21 +42,45 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!flax_mnist\b).*")]  # what other libraries document
 
 
+def annotations(thing: Any) -> dict[str, str]:
+    """Of a function's arguments and its return, or of a class's fields, as the source has them."""
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(thing)))
+    (node,) = ast.parse(source).body
+    if isinstance(node, ast.ClassDef):
+        inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+        node = inits[0] if inits else node
+    said: dict[str, ast.expr | None]
+    if isinstance(node, ast.ClassDef):
+        fields = (n for n in node.body if isinstance(n, ast.AnnAssign))
+        said = {field.target.id: field.annotation for field in fields}
+    else:
+        a = node.args
+        arguments = (*a.posonlyargs, *a.args, a.vararg, *a.kwonlyargs, a.kwarg)
+        said = {n.arg: n.annotation for n in arguments if n} | {"return": node.returns}
+    segments = {name: ast.get_source_segment(source, n) for name, n in said.items() if n}
+    return {name: re.sub(r"\s+", " ", text) for name, text in segments.items() if text}
+
+
 def as_written(
     _app: Sphinx, what: str, _name: str, thing: Any, _options: Any, arguments: str | None, _r: Any
 ) -> tuple[str, str] | None:
     """A signature in the words of the source: `Params`, `Float[Array, "batch 784"]`."""
     if arguments is None or not thing.__module__.startswith(project):
         return None
+    said: dict[str, str] = {}
+    for part in reversed(thing.__mro__) if what == "class" else [thing]:
+        said |= annotations(part) if part.__module__.startswith(project) else {}
     signature = inspect.signature(thing)
-    unsaid = inspect.Signature.empty
-    returns = unsaid if what == "class" else signature.return_annotation
-    parameters = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
-    signature = signature.replace(parameters=parameters, return_annotation=unsaid)
+    parameters = [
+        parameter.replace(annotation=said.get(name, parameter.annotation))
+        for name, parameter in signature.parameters.items()
+        if name not in ("self", "cls")
+    ]
+    signature = signature.replace(parameters=parameters, return_annotation=signature.empty)
     text = re.sub(r"<class '([\w.]+)'>", r"\1", stringify_signature(signature))
     # A default that Python cannot read, such as <factory>, would make Sphinx lose its way.
     text = re.sub(r"<[^<>]*>", "...", text)
-    return text, "" if returns is unsaid else stringify_annotation(returns)
+    return text, "" if what == "class" else said.get("return", "")
 
 
 def google_style(

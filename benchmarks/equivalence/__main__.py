@@ -15,7 +15,7 @@ from benchmarks.equivalence.tolerances import ulps
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.data.order import steps_per_epoch
-from flax_mnist.show import table
+from flax_mnist.show import text
 
 
 class Comparison(NamedTuple):
@@ -129,14 +129,14 @@ def compare_independent(data: Dataset, count: int, stored: Sequence[dict[str, An
         )
         rows.append((what, theirs, ours, difference, f"{low} to {high}", f"±{margin}"))
     print(f"\nIndependent trainings, {len(stored)} in PyTorch and {count} in JAX\n")
-    print(table.plain(rows))
+    print(text.table(rows))
     return all(test.p < tolerances.ALPHA for test in (loss, accuracy))
 
 
 def difference_table(lines: Sequence[Comparison]) -> str:
     """Differences and tolerances."""
     header = ("", "float64", "at most", "float32", "at most")
-    return table.plain(
+    return text.table(
         [header, *((line.what, *(f"{x:.1e}" if x else "0" for x in line[1:])) for line in lines)]
     )
 

@@ -4,6 +4,7 @@ A fast loop that learns less is no faster loop. After the tutorial's five epochs
 are scored on the test images here, in float64, whatever framework they came from.
 """
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -49,10 +50,7 @@ def score(weights: Weights, test: Split) -> tuple[float, float]:
 def stored_reference(dataset: str, config: Config) -> Reference | None:
     """The mean over the stored runs of the tutorial on this dataset; None where there are none."""
     stored = stored_runs.read().get(dataset)
-    if stored is None or any(
-        (tuple(value) if isinstance(value, list) else value) != getattr(config, name)
-        for name, value in stored["config"].items()
-    ):
+    if stored is None or dataclasses.replace(config, **stored["config"]) != config:
         return None
     runs = stored["runs"]
     return Reference(
@@ -64,8 +62,7 @@ def stored_reference(dataset: str, config: Config) -> Reference | None:
 
 def reference_of(rows: Iterable[dict[str, Any]], dataset: str, config: Config) -> Reference | None:
     """What rows are held against: the stored runs, else P1 or P3 of this very run, else nothing."""
-    stored = stored_reference(dataset, config)
-    if stored:
+    if stored := stored_reference(dataset, config):
         return stored
     scores = {row["name"]: row["scores"][0] for row in rows if row.get("scores")}
     for name in ("P1", "P3"):

@@ -6,7 +6,6 @@ prints it as JSON. A process of its own: the one that measures must stay small, 
 the devices would take hold of them.
 """
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -30,14 +29,12 @@ VARIABLES = re.compile(
 
 
 def cores() -> int:
-    """How many this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The CPU's model."""
     try:
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -46,7 +43,6 @@ def processor() -> str:
 
 
 def memory() -> int | None:
-    """Bytes of main memory."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -60,16 +56,12 @@ def load_average() -> float | None:
 
 def commit() -> str | None:
     """Of the sources, marked where they were changed since."""
+    git = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     try:
-        return subprocess.run(
-            ("git", "describe", "--always", "--dirty", "--abbrev=12"),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        said = subprocess.check_output(git, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return said.strip()
 
 
 def environment() -> dict[str, str]:
@@ -79,30 +71,22 @@ def environment() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that are there."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    from flax_mnist.devices.environment import version  # imports JAX, which no worker shall hold
 
-
-def numpy_blas() -> str:
-    """The library that NumPy multiplies with."""
-    import numpy as np
-
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return f"{blas['name']} {blas['version']}"
+    found = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | {name: v for name, v in found.items() if v}
 
 
 def describe(settings: Settings) -> dict[str, Any]:
     """All of it; starts JAX on the device, and draws the synthetic digits where nobody has yet."""
+    import numpy as np
+
     from flax_mnist.data.dataset import load_dataset
     from flax_mnist.devices import runtime
 
     device = runtime.start(settings.device, settings.config, compilation_cache=False)
     dataset = load_dataset(settings.dataset, settings.data_dir)
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "dataset": dataset.name,
         "images": len(dataset.train.labels),
@@ -113,7 +97,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "memory": memory(),
         "system": platform.platform(),
         "versions": versions(),
-        "numpy_blas": numpy_blas(),
+        "numpy_blas": f"{blas['name']} {blas['version']}",
         "environment": environment(),
         "commit": commit(),
     }
@@ -121,12 +105,9 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 def slug(machine: dict[str, Any]) -> str:
     """The name of the files of results: the device's, and of a CPU how many cores."""
-    name = machine["device"] + (
-        f" {machine['cores']} cores" if machine["platform"] == "cpu" else ""
-    )
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    cores = f" {machine['cores']} cores" if machine["platform"] == "cpu" else ""
+    return re.sub(r"[^a-z0-9]+", "-", (machine["device"] + cores).lower()).strip("-")
 
 
 if __name__ == "__main__":
-    described = describe(Settings.from_json(json.loads(sys.argv[1])))
-    json.dump(described, sys.stdout)
+    json.dump(describe(Settings.from_json(json.loads(sys.argv[1]))), sys.stdout)

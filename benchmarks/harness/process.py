@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import selectors
+import select
 import subprocess
 import sys
 import time
@@ -16,6 +16,8 @@ from benchmarks.rows import Variant
 
 PATIENCE = 900.0
 """Seconds after which a process that has not answered is given up."""
+ERRORS = None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
+"""Where a worker's standard error goes: libraries warn of much that is no row's fault."""
 
 
 class RowError(Exception):
@@ -38,7 +40,7 @@ class Process:
             command(variant, settings),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=_errors(),
+            stderr=ERRORS,
             env=environment(threads, settings),
             cwd=ROOT,
         )
@@ -61,9 +63,7 @@ class Process:
 
     def _read(self, timeout: float) -> dict[str, Any]:
         assert self.process.stdout
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            answered = selector.select(timeout)
+        answered, _, _ = select.select([self.process.stdout], [], [], timeout)
         if not answered:
             self.close()
             raise RowError("failed", f"no answer within {timeout:.0f} s")
@@ -83,13 +83,7 @@ class Process:
         self.process.communicate()
 
 
-def _errors() -> int | None:
-    """Where a worker's standard error goes: libraries warn of much that is no row's fault."""
-    return None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
-
-
 def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
-    """What starts a worker."""
     job = {
         "entry": variant.entry,
         "options": dict(variant.options),
@@ -120,11 +114,7 @@ def whole_process(
 ) -> dict[str, Any]:
     """Seconds from the start of a process to its end: imports, data, five epochs, score.
 
-    Args:
-        variant: what runs.
-        threads: that it may use.
-        settings: `compilation_cache` is switched on.
-        cache: JAX's compilation cache; an empty folder makes a cold start.
+    `cache` is JAX's compilation cache, which is switched on; an empty folder makes a cold start.
 
     Raises:
         RowError: it failed.
@@ -143,13 +133,12 @@ def whole_process(
             env=variables,
             cwd=ROOT,
             stdout=subprocess.PIPE,
-            stderr=_errors(),
-            check=False,
+            stderr=ERRORS,
+            check=True,
             timeout=PATIENCE,
         )
     except subprocess.TimeoutExpired as error:
         raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise RowError("failed", f"its process ended with code {done.returncode}")
-    return {"seconds": seconds, **json.loads(done.stdout)}
+    except subprocess.CalledProcessError as error:
+        raise RowError("failed", f"its process ended with code {error.returncode}") from error
+    return {"seconds": time.perf_counter() - start, **json.loads(done.stdout)}

@@ -36,9 +36,7 @@ class Settings:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """The reverse of `dataclasses.asdict`, after a passage through JSON."""
-        config = dict(fields["config"])
-        config["hidden_sizes"] = tuple(config["hidden_sizes"])
-        return cls(**{**fields, "config": Config(**config)})
+        return cls(**{**fields, "config": Config(**fields["config"])})
 
 
 class Program:

@@ -16,19 +16,77 @@
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.harness import machine
-from benchmarks.harness.process import Process, RowError
+from benchmarks.harness.process import PATIENCE, Process, RowError
 from benchmarks.harness.program import Settings
-from benchmarks.harness.schedule import Schedule
-from benchmarks.harness.stopwatch import seconds_of_turn
-from benchmarks.harness.trial import Trial, compete, fastest
-from benchmarks.rows import Row
+from benchmarks.harness.schedule import Schedule, seconds_of_turn
+from benchmarks.rows import Row, Variant
 
 Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(eq=False)
+class Trial:
+    """A candidate for a row: one of its variants, on so many threads."""
+
+    variant: Variant
+    threads: int
+    process: Process | None = None
+    problem: RowError | None = None
+    first_seconds: float = 0.0
+    """Of its first call, which may compile."""
+    seconds: float = math.inf
+    """Of its fastest later call: whatever else the machine did meanwhile only added to it."""
+
+    def begin(self, settings: Settings, best: "Trial | None") -> None:
+        """Starts its process and makes two calls, unless the best one so far is far ahead."""
+        try:
+            self.process = Process(self.variant, self.threads, settings)
+            self.first_seconds = self.ask()
+            # Compiling takes all of a row's candidates about as long.
+            if best and self.first_seconds > max(1, 3 * best.first_seconds):
+                said = f"{self.first_seconds:.1f} s, not {best.first_seconds:.1f}"
+                raise RowError("failed", f"given up: its first call took {said}")  # noqa: TRY301
+            # Threads that wait for a busy core can take minutes over an epoch.
+            self.seconds = self.ask(timeout=20 + 10 * best.seconds if best else PATIENCE)
+        except RowError as error:
+            self.end(error)
+
+    def take_turn(self, schedule: Schedule) -> None:
+        """Some more calls, where they do not take long."""
+        if self.process is None or self.seconds > schedule.slow_seconds:
+            return
+        time.sleep(schedule.settle_seconds)
+        try:
+            self.seconds = min(self.seconds, self.ask(schedule.calls_of(self.seconds)))
+        except RowError as error:
+            self.end(error)
+
+    def ask(self, calls: int = 1, timeout: float = PATIENCE) -> float:
+        """Seconds of the fastest of some calls."""
+        assert self.process
+        return float(min(self.process.ask(warm_up=0, calls=calls, timeout=timeout)["seconds"]))
+
+    def end(self, problem: RowError | None = None) -> None:
+        self.problem = self.problem or problem
+        if self.process:
+            self.process.close()
+        self.process = None
+
+    def told(self) -> dict[str, Any]:
+        """As it is kept with the results."""
+        known = {"reason": str(self.problem)} if self.problem else {"seconds": self.seconds}
+        return {"variant": self.variant.label, "threads": self.threads, **known}
+
+
+def fastest(trials: Sequence[Trial]) -> Trial | None:
+    """Of those that still run."""
+    return min((t for t in trials if t.process), key=lambda t: t.seconds, default=None)
 
 
 @dataclasses.dataclass
@@ -58,35 +116,41 @@ class Entrant:
         if len(self.trials) > 1:
             self.result["trials"] = [trial.told() for trial in self.trials]
 
-    def settle(self, running: Sequence[Trial]) -> Trial | None:
-        """Chooses the fastest of the candidates; gives the row up where none of them runs."""
-        best = fastest(running)
-        if best:
-            self.choose(best)
-        else:
-            self.drop(next(trial.problem for trial in running if trial.problem))
-        return best
+    def settle(self, trials: Sequence[Trial], schedule: Schedule, keep_rival: bool = False) -> None:
+        """Candidates take turns and the fastest is chosen; the row is given up where none runs.
+
+        The others end, but for a rival: the fastest on more threads than the chosen one.
+        """
+        for number in range(schedule.trial_turns if len(trials) > 1 else 0):
+            for trial in trials if number % 2 == 0 else reversed(trials):
+                trial.take_turn(schedule)
+        best = fastest(trials)
+        if best is None:
+            self.drop(next(trial.problem for trial in trials if trial.problem))
+            return
+        self.choose(best)
+        more_threads = [trial for trial in trials if trial.threads > best.threads]
+        rival = fastest(more_threads) if keep_rival else None
+        for trial in trials:
+            if trial not in (best, rival):
+                trial.end()
 
     def drop(self, error: RowError) -> None:
-        """Gives the row up: its result says why, its processes end."""
         self.result |= {"status": error.status, "reason": str(error)}
         self.end()
 
     def end(self) -> None:
-        """Ends its processes."""
         for trial in self.trials:
             trial.end()
         self.process = None
 
 
 def blank(row: Row) -> dict[str, Any]:
-    """The result of a row that has not run yet."""
     described = {key: getattr(row, key) for key in ("name", "label", "kind", "family")}
     return {**described, "status": "ok", "turns": [], "retaken": []}
 
 
 def left_out(row: Row, reason: str) -> dict[str, Any]:
-    """The result of a row that is not to run."""
     return blank(row) | {"status": "skipped", "reason": reason}
 
 
@@ -99,12 +163,7 @@ def enter(entrant: Entrant, settings: Settings, schedule: Schedule, cores: int) 
     trials = entrant.trials = [Trial(variant, threads) for variant, threads in candidates]
     for trial in trials:
         trial.begin(settings, fastest(trials))
-    compete(trials, schedule)
-    best = entrant.settle(trials)
-    rival = best and fastest([trial for trial in trials if trial.threads > best.threads])
-    for trial in trials:
-        if trial not in (best, rival):
-            trial.end()
+    entrant.settle(trials, schedule, keep_rival=True)
 
 
 def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
@@ -115,11 +174,7 @@ def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
     running = [trial for trial in entrant.trials if trial.process]
     if len(running) < 2:
         return False
-    compete(running, schedule)
-    best = entrant.settle(running)
-    for trial in running:
-        if trial is not best:
-            trial.end()
+    entrant.settle(running, schedule)
     return True
 
 
@@ -150,9 +205,9 @@ def progress(entrant: Entrant) -> str:
     """What became of a row's start."""
     if entrant.process is None:
         return f"{entrant.row.name} {entrant.result['status']}: {entrant.result['reason']}"
-    chosen = [entrant.result["variant"]] if entrant.result["variant"] else []
-    chosen.append(f"threads {entrant.result['threads']}")
-    return f"{entrant.row.name} {', '.join(chosen)}: {entrant.epoch_seconds:.3g} s"
+    variant = f"{entrant.result['variant']}, " if entrant.result["variant"] else ""
+    threads = entrant.result["threads"]
+    return f"{entrant.row.name} {variant}threads {threads}: {entrant.epoch_seconds:.3g} s"
 
 
 def take_round(entrants: Sequence[Entrant], number: int, schedule: Schedule) -> None:
@@ -168,12 +223,9 @@ def take_round(entrants: Sequence[Entrant], number: int, schedule: Schedule) -> 
 
 def lags(entrant: Entrant, number: int, schedule: Schedule) -> bool:
     """Whether a row's turn in this round took far longer than its best."""
-    turns = entrant.result["turns"]
-    return (
-        entrant.process is not None
-        and bool(turns)
-        and turns[-1]["round"] == number
-        and seconds_of_turn(turns[-1]) > schedule.lag * entrant.best
+    return any(
+        turn["round"] == number and seconds_of_turn(turn) > schedule.lag * entrant.best
+        for turn in entrant.result["turns"][-1:]
     )
 
 
@@ -205,7 +257,6 @@ def take_turn(entrant: Entrant, number: int, schedule: Schedule) -> None:
 
 
 def finish(entrant: Entrant, schedule: Schedule) -> None:
-    """Scores a row and ends its process."""
     if entrant.process and schedule.score:
         try:
             # Its peak memory is no longer of interest: judging takes more than training.

@@ -1,12 +1,13 @@
 """How long each row is looked at."""
 
 import dataclasses
+import statistics
+from collections.abc import Mapping
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Turns, and the seconds in them."""
-
     rounds: int = 7
     turn_seconds: float = 1.0
     """Timed epochs fill about this long; one is the least."""
@@ -36,3 +37,8 @@ class Schedule:
     def calls_of(self, seconds: float) -> int:
         """How many calls a turn times, where one takes so many seconds."""
         return max(1, round(self.turn_seconds / seconds))
+
+
+def seconds_of_turn(turn: Mapping[str, Any]) -> float:
+    """The median over the turn's calls, in seconds."""
+    return float(statistics.median(turn["seconds"]))

@@ -11,16 +11,25 @@ scores them and ends: what a user waits for.
 import importlib
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from benchmarks.harness import machine
 from benchmarks.harness.judge import score
 from benchmarks.harness.program import Program, Settings, UnavailableError, Weights
-from benchmarks.harness.stopwatch import time_call
 from flax_mnist.data.dataset import Dataset, load_dataset
+
+
+def time_call(program: Program) -> float:
+    """Seconds of one call of `program.epoch`, the device idle before and after."""
+    program.wait()
+    start = time.perf_counter()
+    program.epoch()
+    program.wait()
+    return time.perf_counter() - start
 
 
 class Worker:
@@ -63,8 +72,7 @@ class Worker:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """`{"warm_up": n, "calls": n}` or `{"score": true}`."""
-        idle = time.process_time() - self.busy_until
-        reply: dict[str, Any] = {"idle_cpu_seconds": idle}
+        reply: dict[str, Any] = {"idle_cpu_seconds": time.process_time() - self.busy_until}
         if "score" in request:
             reply["scores"] = self.scores()
         else:
@@ -90,23 +98,21 @@ def peak_memory() -> int | None:
     """The most main memory this process has held, in bytes."""
     # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
     try:
-        status = Path("/proc/self/status").read_text()
+        found = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
     except OSError:
         return None
-    return next(
-        (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")),
-        None,
-    )
+    return int(found[1]) * 1024 if found else None
 
 
 def main() -> None:
     """Serves until standard input ends."""
-    answers = claim_stdout()
+    # Standard output is for the answers alone: what libraries print there goes to standard error.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     job = json.loads(sys.argv[1])
 
     def send(reply: dict[str, Any]) -> None:
-        answers.write(json.dumps(reply) + "\n")
-        answers.flush()
+        print(json.dumps(reply), file=answers, flush=True)
 
     try:
         worker = Worker(job)
@@ -123,13 +129,6 @@ def main() -> None:
         lines = str(error).strip().splitlines() or [""]
         send({"failed": f"{type(error).__name__}: {lines[0][:200]}"})
         raise
-
-
-def claim_stdout() -> TextIO:
-    """Standard output for the answers alone: what libraries print there goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
 
 
 if __name__ == "__main__":

@@ -18,16 +18,8 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def scaled(self, factor: float) -> "Estimate":
-        """The estimate of `factor` times the same."""
-        return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
-    def divides(self, n: float) -> "Estimate":
-        """The estimate of `n` divided by the same."""
-        return Estimate(n / self.value, n / self.high, n / self.low)
-
-
-def estimate(values: Sequence[float]) -> "Estimate":
+def estimate(values: Sequence[float]) -> Estimate:
     """The median, and its interval by the percentile method from 10,000 resamples of a fixed seed.
 
     A single value is its own interval.
@@ -50,10 +42,6 @@ def ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> E
     """How much larger the one is, taken round by round; None if no round had both.
 
     Within a round the two ran seconds apart: what slowed one slowed the other.
-
-    Args:
-        numerator: by round.
-        denominator: by round.
     """
     shared = sorted(numerator.keys() & denominator.keys())
     if not shared:

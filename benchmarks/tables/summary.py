@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.harness.judge import Reference, is_valid
 from benchmarks.harness.program import Settings, epoch_flops
-from benchmarks.harness.stopwatch import seconds_of_turn
+from benchmarks.harness.schedule import seconds_of_turn
 from benchmarks.rows import COPY_SIZE, PEAK_SIZE
 from benchmarks.tables.statistics import Estimate, estimate, ratio
 from flax_mnist.data.order import steps_per_epoch
@@ -80,6 +80,7 @@ def _measured(row: Mapping[str, Any], result: Mapping[str, Any], status: str) ->
     """The fields of a row's line besides its speed."""
     accuracies = [accuracy for _, accuracy in row.get("scores", ())]
     rounds, models = len(row["turns"]), row["models"]
+    usual = statistics.median(map(seconds_of_turn, row["turns"]))
     notes = (
         "test accuracy " + ", ".join(f"{a:.1%}" for a in accuracies) if status == "invalid" else "",
         f"{models} models" if models > 1 else "",
@@ -88,7 +89,8 @@ def _measured(row: Mapping[str, Any], result: Mapping[str, Any], status: str) ->
     )
     return {
         "note": row.get("reason") or ", ".join(note for note in notes if note) or None,
-        "compile_seconds": compile_seconds(row),
+        # Compiling beforehand, and what the first call took longer than the later ones.
+        "compile_seconds": row["compile_seconds"] + max(0.0, row["first_seconds"] - usual),
         "memory": row.get("peak_memory"),
         "accuracy": statistics.fmean(accuracies) if accuracies else None,
     }
@@ -105,9 +107,10 @@ def _speed(
     if name == "G3":  # each number is read and written
         return {"rate": f"{2 * 4 * COPY_SIZE / statistics.median(mine.values()) / 1e9:.1f} GB/s"}
     epoch, peak = estimate(list(mine.values())), times.get("G2")
+    steps = steps_per_epoch(config, n)
     return {
-        "step_seconds": epoch.scaled(1 / steps_per_epoch(config, n)),
-        "images_per_second": epoch.divides(n),
+        "step_seconds": Estimate(*(seconds / steps for seconds in epoch)),
+        "images_per_second": Estimate(n / epoch.value, n / epoch.high, n / epoch.low),
         "to_tutorial": ratio(times.get("P1", {}), mine),
         "to_pytorch": ratio(times[best], mine) if best else None,
         "of_products": ratio(times.get("G1", {}), mine),
@@ -126,13 +129,6 @@ def epoch_times(row: Mapping[str, Any]) -> dict[int, float]:
     return {turn["round"]: seconds_of_turn(turn) / per_call for turn in row["turns"]}
 
 
-def compile_seconds(row: Mapping[str, Any]) -> float:
-    """Compiling beforehand, and what the first call took longer than the later ones."""
-    usual = statistics.median(seconds_of_turn(turn) for turn in row["turns"])
-    later: float = max(0.0, row["first_seconds"] - usual)
-    return float(row["compile_seconds"]) + later
-
-
 def tuning(row: Mapping[str, Any]) -> str | None:
     """How a row with several candidates was run, and how the others fared."""
     if not row.get("trials"):
@@ -143,15 +139,12 @@ def tuning(row: Mapping[str, Any]) -> str | None:
         threads = "1 thread" if trial["threads"] == 1 else f"{trial['threads']} threads"
         return f"{trial['variant']} {threads}" if trial["variant"] else threads
 
-    def is_chosen(trial: Mapping[str, Any]) -> bool:
-        return (trial["variant"], trial["threads"]) == (row["variant"], row["threads"])
-
-    chosen = next(trial for trial in row["trials"] if is_chosen(trial))
+    trials = {(trial["variant"], trial["threads"]): trial for trial in row["trials"]}
+    chosen = trials.pop((row["variant"], row["threads"]))
     others = [
         f"{label(trial)} {trial['seconds'] / chosen['seconds']:.2f} x"
         if "seconds" in trial
         else f"{label(trial)} {trial['reason']}"
-        for trial in row["trials"]
-        if not is_chosen(trial)
+        for trial in trials.values()
     ]
     return f"{label(chosen)} (time of others: {', '.join(others)})"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from flax_mnist.cli.flags import Machine
 from flax_mnist.config import Config
-from flax_mnist.show import table, terminal
+from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
     from jax.stages import Compiled
@@ -54,8 +54,8 @@ class Inspect:
             terminal.say(inspection.describe_cost(compiled, self.config))
 
 
-def _title(text: str) -> None:
-    terminal.say(f"{text}\n{'=' * len(text)}\n")
+def _title(title: str) -> None:
+    terminal.say(f"{title}\n{'=' * len(title)}\n")
 
 
 def _product_table(compiled: Compiled) -> str:
@@ -68,4 +68,4 @@ def _product_table(compiled: Compiled) -> str:
         rows.append((product.source, operands, product.result, flops, product.by))
     total = sum(product.flops for product in products)
     rows.append((f"{len(products)} products", "", "", f"{total:,}", ""))
-    return table.plain(rows)
+    return text.table(rows)

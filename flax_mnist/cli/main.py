@@ -33,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (by default that of the process) and returns its exit code."""
     if argv is not None:
         return _run(argv)
-    terminal.never_without_streams()
-    terminal.never_fail_to_encode()
+    terminal.prepare_streams()
     # It would tell of its caches.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     code = _run(sys.argv[1:])

@@ -58,7 +58,7 @@ class Plot:
         return draw_weights(state_dict["0.weight"].T)
 
     def _curves(self) -> Figure:
-        from flax_mnist.show.curves import draw_curves
+        from flax_mnist.show.figures import draw_curves
         from flax_mnist.store.metrics import read_finished
 
         return draw_curves({str(path): read_finished(path) for path in self.runs})

@@ -13,7 +13,7 @@ import tyro
 
 from flax_mnist.cli.flags import Switch
 from flax_mnist.errors import DataError, RequestError
-from flax_mnist.show import table, terminal
+from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
     from flax_mnist.store.metrics import Metrics
@@ -113,7 +113,7 @@ def _table(runs: list[Run]) -> str:
             losses = f"{last.train_loss:.4f}", f"{last.test_loss:.4f}"
             results = (*losses, f"{last.test_accuracy:.2%}{mark}")
         rows.append((path.name, record.dataset, epoch, *results, f"{started:%Y-%m-%d}"))
-    return f"{table.plain(rows, _SIDES)}\n{_LEGEND}"
+    return f"{text.table(rows, _SIDES)}\n{_LEGEND}"
 
 
 def _json(runs: list[Run], damages: dict[Path, str]) -> list[str]:

@@ -83,11 +83,11 @@ class Folder(Observer):
 
 def draw_curves(folder: Path) -> None:
     """Draws the metrics in a run folder into its picture, once it has an epoch."""
-    from flax_mnist.show import curves, figures
+    from flax_mnist.show import figures
 
     rows = read_metrics(folder) if (folder / run_folder.METRICS).exists() else []
     if rows:
-        figures.save(curves.draw_curves({folder.name: rows}), folder / run_folder.CURVES)
+        figures.save(figures.draw_curves({folder.name: rows}), folder / run_folder.CURVES)
 
 
 class TensorBoard(Observer):

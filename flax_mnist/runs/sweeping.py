@@ -23,7 +23,7 @@ from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import Evaluation, evaluate, predict
 from flax_mnist.model import Params, make_model
 from flax_mnist.runs.observers import draw_curves
-from flax_mnist.show import curves, figures
+from flax_mnist.show import figures
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics, append_metrics
 from flax_mnist.store.record import Record, write_config
@@ -156,7 +156,7 @@ def sweep(
             if best.best:
                 where = None if data_dir is None else Path(data_dir)
                 _save_best(path / BEST, *best.best, rows, dataset, where, place)
-                figures.save(curves.draw_sweep(rows), path / PICTURE)
+                figures.save(figures.draw_sweep(rows), path / PICTURE)
     return Swept(path, dataset, outcomes, best)
 
 

@@ -1,14 +1,25 @@
-"""What all pictures have in common: colours, axes, names, files."""
+"""Loss and accuracy against the epoch, and what these pictures have in common with all others."""
 
 import io
+import itertools
+import math
 import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from flax_mnist.config import Config
 from flax_mnist.errors import RequestError
 from flax_mnist.files import write_atomically
+from flax_mnist.store.metrics import Metrics
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, safe for the colour-blind, https://jfly.uni-koeln.de/color/, but for their
@@ -21,6 +32,14 @@ MARKERS = "osD^vP*X<>p"
 
 LONGEST_NAME = 40
 """Characters."""
+
+LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "clip_on": False}
+TRAINING: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
+MEMBER: dict[str, Any] = {"linewidth": 0.7, "markersize": 3, "alpha": 0.45}
+MEAN: dict[str, Any] = {"linewidth": 2, "markersize": 5}
+
+MOST_MARKERS = 10
+"""On a curve."""
 
 
 def open_axes(axes: Axes) -> None:
@@ -56,3 +75,117 @@ def save(figure: Figure, path: Path) -> None:
         except ValueError as error:
             raise RequestError(f"{path}: {error}.") from error
     write_atomically(path, file.getvalue())
+
+
+def draw_curves(runs: Mapping[str, Sequence[Metrics]]) -> Figure:
+    """Training and test loss, and test accuracy, against the epoch.
+
+    Args:
+        runs: the epochs of each run, one or more, by the name that the legend gives it.
+    """
+    columns = min(len(runs), 2)
+    figure = Figure(figsize=(8, 3.4 + 0.2 * math.ceil(len(runs) / 2)), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    handles = [
+        _draw_run(loss, accuracy, rows, look)
+        for rows, look in zip(runs.values(), _looks(), strict=False)
+    ]
+    loss.set_ylim(bottom=0)
+    loss.set_ylabel("loss, nats")
+    kinds = [Line2D([], [], color="black", marker="o", **LINE, **kind) for kind in (TRAINING, {})]
+    loss.legend(
+        kinds, ("training", "test"), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
+    )
+    accuracy.set_ylabel("test accuracy")
+    accuracy.set_ylim(top=min(accuracy.get_ylim()[1], 1))
+    accuracy.yaxis.set_major_formatter(percent)
+    last = max(row.epoch for rows in runs.values() for row in rows)
+    pad = max(0.5, last / 30)
+    for axes in (loss, accuracy):
+        _finish_epochs(axes)
+        axes.set_xlim(1 - pad, last + pad)
+    names = [shortened(name) for name in runs]
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _draw_run(loss: Axes, accuracy: Axes, rows: Sequence[Metrics], look: dict[str, Any]) -> Line2D:
+    """The lines of a run; the one that stands for it in the legend."""
+    epochs = [row.epoch for row in rows]
+    every = math.ceil(len(rows) / MOST_MARKERS)
+    marked = ((len(rows) - 1) % every, every)  # the last one among them
+    look = {**look, **LINE, "markevery": marked}
+    loss.plot(epochs, [row.train_loss for row in rows], **look, **TRAINING)
+    loss.plot(epochs, [row.test_loss for row in rows], **look)
+    (line,) = accuracy.plot(epochs, [row.test_accuracy for row in rows], **look)
+    return line
+
+
+def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
+    """Training and test loss against the epoch: thin of each member, bold the mean of a setting.
+
+    A member that diverged has the epochs before, and no part in the mean.
+
+    Args:
+        rows: of every member and epoch; a member's epochs in their order.
+    """
+    settings: defaultdict[tuple[float, float], defaultdict[Config, list[Metrics]]]
+    settings = defaultdict(lambda: defaultdict(list))
+    for config, metrics in rows:
+        settings[config.learning_rate, config.momentum][config].append(metrics)
+    columns = min(len(settings), 3)
+    lines = 1 + math.ceil(len(settings) / columns)
+    figure = Figure(figsize=(9, 4 + 0.22 * lines), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    handles = []
+    for (setting, members), look in zip(settings.items(), _looks(), strict=False):
+        for axes, field in zip(panels, ("train_loss", "test_loss"), strict=True):
+            losses = [[getattr(row, field) for row in member] for member in members.values()]
+            _draw_setting(axes, np.array(losses), look)
+        diverged = sum(not math.isfinite(member[-1].test_loss) for member in members.values())
+        handles.append(Line2D([], [], **look, **MEAN, label=_label(*setting, diverged)))
+    for axes, title in zip(panels, ("training", "test"), strict=True):
+        axes.set_title(title, fontsize=10)
+        axes.set_yscale("log")
+        _finish_epochs(axes)
+    panels[0].set_ylabel("loss, nats")
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panels[0].yaxis.set_minor_formatter(NullFormatter())
+    figure.legend(
+        handles=handles,
+        title="learning rate: the mean over its seeds, and each of them",
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+    )
+    return figure
+
+
+def _draw_setting(
+    axes: Axes, losses: Float[np.ndarray, "members epochs"], look: dict[str, Any]
+) -> None:
+    epochs = np.arange(1, losses.shape[1] + 1)
+    axes.plot(epochs, losses.T, ".-", color=look["color"], **MEMBER)
+    healthy = losses[np.isfinite(losses).all(axis=1)]
+    if len(healthy):
+        axes.plot(epochs, healthy.mean(axis=0), **look, **MEAN)
+
+
+def _label(learning_rate: float, momentum: float, diverged: int) -> str:
+    with_momentum = f", momentum {momentum:g}" if momentum else ""
+    return f"{learning_rate:g}{with_momentum}" + (f" ({diverged} diverged)" if diverged else "")
+
+
+def _looks() -> Iterator[dict[str, Any]]:
+    """Colour and marker of one curve after the other."""
+    for colour, marker in zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=True):
+        yield {"color": colour, "marker": marker}
+
+
+def _finish_epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    open_axes(axes)

@@ -13,7 +13,7 @@ from rich import box
 from flax_mnist.config import CLASSES, PIXELS, Config
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.model import make_model
-from flax_mnist.show import table
+from flax_mnist.show import text
 from flax_mnist.train import init_state, make_optimizer, train_step
 
 # What is sought in the text of an HLO module.
@@ -40,14 +40,13 @@ def tabulate(config: Config) -> str:
 
 def trace_step(config: Config) -> Traced:
     """`train_step` on a batch, as JAX traces it: `jaxpr` is all it computes, gradients included."""
-    traced: Traced = train_step.trace(
+    return train_step.trace(
         init_state(config),
         jax.ShapeDtypeStruct((config.batch_size, 28, 28), jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         model=make_model(config),
         optimizer=make_optimizer(config),
     )
-    return traced
 
 
 def compile_step(traced: Traced) -> Compiled:
@@ -154,7 +153,7 @@ def describe_cost(compiled: Compiled, config: Config) -> str:
     options = ", ".join(f"{name}={value}" for name, value in compiler_options().items())
     return "\n".join(
         [
-            table.plain([(what, f"{n:,.0f}") for what, n in figures if n is not None], "<>"),
+            text.table([(what, f"{n:,.0f}") for what, n in figures if n is not None], "<>"),
             f"\nBy hand: {written}.",
             "A layer has a product in the forward pass and two in the backward pass; the first has",
             "one there, as nobody needs the gradient of the images.",

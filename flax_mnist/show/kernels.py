@@ -27,11 +27,7 @@ SHORTEST_FRAME, LONGEST_FRAME, LONGEST_GIF = 40, 500, 10_000
 
 
 def draw_weights(kernel: Float[np.ndarray, "784 units"]) -> Figure:
-    """The weights into each unit of the first layer as a picture of 28x28.
-
-    Args:
-        kernel: the first `MOST_UNITS` units are shown.
-    """
+    """The weights into each of the first `MOST_UNITS` units of the first layer, as 28x28 pixels."""
     units = kernel.shape[1]
     columns, rows = _grid(units)
     side = min(2.5, 8 / columns)
@@ -54,9 +50,7 @@ def draw_weights(kernel: Float[np.ndarray, "784 units"]) -> Figure:
 def save_weights_gif(kernels: Mapping[int, Float[np.ndarray, "784 units"]], path: Path) -> None:
     """Writes `draw_weights` of several epochs as an animated GIF, all of it or nothing.
 
-    Args:
-        kernels: after an epoch, by its number; 0 is before the first.
-        path: the file.
+    The kernels are those after an epoch, by its number; 0 is before the first.
     """
     figure = draw_weights(next(iter(kernels.values())))
     axes = figure.axes[0]

@@ -1,6 +1,7 @@
 """A run as one HTML page that needs nothing else: its figures, and a canvas to try it on.
 
-The page itself is `page.html`; here its blanks are filled.
+The page itself is `page.html`; here its blanks are filled. A figure in it may have the focus, so
+that the keyboard too scrolls it where the window is narrow.
 """
 
 import base64
@@ -12,7 +13,7 @@ import io
 import json
 import shlex
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -23,9 +24,10 @@ from PIL import Image
 
 from flax_mnist import __version__
 from flax_mnist.config import Config
-from flax_mnist.data.dataset import DIGITS, Dataset
+from flax_mnist.data.dataset import DIGITS
 from flax_mnist.errors import RequestError
-from flax_mnist.show.curves import draw_curves
+from flax_mnist.show import text
+from flax_mnist.show.figures import draw_curves
 from flax_mnist.show.prediction import Prediction
 from flax_mnist.show.results import Findings, draw_confusion
 from flax_mnist.store.metrics import Metrics
@@ -87,20 +89,24 @@ def render(
     require_room(state_dict)
     template = importlib.resources.files("flax_mnist.show").joinpath("page.html").read_text("utf-8")
     script = template.partition('<script type="module">')[2].partition("</script>")[0]
-    dataset, config = findings.dataset, history.config
-    digits = dataset.class_names == DIGITS
+    dataset, config, metrics = findings.dataset, history.config, history.metrics
+    confusion = findings.confusion
     return string.Template(template).substitute(
         # No other script runs, whatever might get into the page.
         script_hash="sha256-" + _base64(hashlib.sha256(script.encode()).digest()),
         title=html.escape(history.name),
-        summary=html.escape(_summary(config, dataset)),
+        summary=html.escape(f"{text.network(config)} on {text.images(dataset)}"),
         warning=NOT_MNIST if dataset.name == "synthetic" else "",
-        scores=_scores(history.metrics, findings),
-        invitation="Draw a digit" if digits else "Draw one of the ten classes",
+        accuracy=f"{confusion.trace() / confusion.sum():.2%}",
+        loss=f"{findings.loss:.4f}",
+        epochs=len(metrics),
+        seconds=f"{sum(row.seconds for row in metrics):.1f}",
+        subject="a digit" if dataset.class_names == DIGITS else "one of the ten classes",
         bars="\n".join(map(_bar, dataset.class_names)),
-        arithmetic="The weights are in this page, which computes with them in double precision: "
-        + AGREEMENT[config.precision],
-        figures="\n".join(_figures(history, findings)),
+        agreement=AGREEMENT[config.precision],
+        curves=_svg(draw_curves({history.name: metrics})),
+        confusion=_svg(draw_confusion(confusion, dataset.class_names)),
+        mistakes=_mistakes(findings.mistakes(MOST_MISTAKES)),
         config=_table(
             {"dataset": dataset.name, "images": dataset.source}
             | {k.replace("_", " "): v for k, v in dataclasses.asdict(config).items()}
@@ -111,27 +117,6 @@ def render(
     )
 
 
-def _summary(config: Config, dataset: Dataset) -> str:
-    sizes = "-".join(map(str, (784, *config.hidden_sizes, 10)))
-    return (
-        f"{sizes} MLP on {dataset.name}: {len(dataset.train.labels):,} training and "
-        f"{len(dataset.test.labels):,} test images from {dataset.source}"
-    )
-
-
-def _scores(metrics: Sequence[Metrics], findings: Findings) -> str:
-    confusion = findings.confusion
-    scores = {
-        "test accuracy": f"{confusion.trace() / confusion.sum():.2%}",
-        "test loss, nats": f"{findings.loss:.4f}",
-        "training, epochs": f"{len(metrics)}",
-        "training, seconds": f"{sum(row.seconds for row in metrics):.1f}",
-    }
-    return "\n".join(
-        f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in scores.items()
-    )
-
-
 def _bar(name: str) -> str:
     return (
         f'<tr><th scope="row">{html.escape(name)}</th><td><i></i></td>'
@@ -139,39 +124,18 @@ def _bar(name: str) -> str:
     )
 
 
-def _figures(history: History, findings: Findings) -> Iterator[str]:
-    curves = draw_curves({history.name: history.metrics})
-    yield _figure("Training", curves, "Loss and accuracy by epoch")
-    yield _figure(
-        "Confusion matrix",
-        draw_confusion(findings.confusion, findings.dataset.class_names),
-        "How many test images of each class are taken for which class",
-    )
-    yield _mistakes(findings.mistakes(MOST_MISTAKES))
-
-
-def _figure(title: str, figure: Figure, what: str) -> str:
+def _svg(figure: Figure) -> str:
     file = io.BytesIO()
     # By default names within it are random, and it bears a date.
     with matplotlib.rc_context({"svg.hashsalt": "flax-mnist"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    picture = _base64(file.getvalue())
-    return (
-        f"<section>\n<h2>{title}</h2>\n"
-        # Where it is narrow it scrolls, by keyboard too.
-        f'<div class="figure" tabindex="0"><img alt="{what}" '
-        f'src="data:image/svg+xml;base64,{picture}"></div>\n</section>'
-    )
+    return _base64(file.getvalue())
 
 
 def _mistakes(mistakes: Sequence[Prediction]) -> str:
-    items = map(_mistake, mistakes)
-    content = "\n".join(["<ul>", *items, "</ul>"]) if mistakes else "<p>There are none.</p>"
-    return (
-        '<section>\n<h2>Mistakes</h2>\n<p class="faint">Test images that are classified wrongly, '
-        "the most confident first: true class → the network’s, and its confidence.</p>\n"
-        f"{content}\n</section>"
-    )
+    if not mistakes:
+        return "<p>There are none.</p>"
+    return "\n".join(["<ul>", *map(_mistake, mistakes), "</ul>"])
 
 
 def _mistake(mistake: Prediction) -> str:
@@ -186,20 +150,15 @@ def _mistake(mistake: Prediction) -> str:
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    return "\n".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'
-        for name, value in _rows(values)
-    )
+    return "\n".join(_row(name, value) for name, value in values.items())
 
 
-def _rows(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _rows(value)
-        elif isinstance(value, list | tuple):
-            yield name, shlex.join(map(str, value))
-        else:
-            yield name, str(value) or "none"
+def _row(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _table(value)
+    is_list = isinstance(value, list | tuple)
+    written = shlex.join(map(str, value)) if is_list else str(value) or "none"
+    return f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(written)}</td></tr>'
 
 
 def _network(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> str:

@@ -84,12 +84,11 @@ def _image(image: UInt8[np.ndarray, "28 28"], has_blocks: bool) -> list[str]:
 
 def prediction_json(prediction: Prediction) -> str:
     """The title, the classes by name and their probabilities as one JSON object."""
-    probabilities = zip(prediction.names, prediction.probabilities, strict=True)
     return json.dumps(
         {
             "image": prediction.title,
             "prediction": prediction.likeliest,
             "label": prediction.label,
-            "probabilities": dict(probabilities),
+            "probabilities": dict(zip(prediction.names, prediction.probabilities, strict=True)),
         }
     )

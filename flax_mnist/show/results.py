@@ -44,15 +44,10 @@ class Findings(NamedTuple):
     def mistakes(self, most: int) -> list[Prediction]:
         """The images that are classified wrongly, the highest confidence first; at most so many."""
         (images, labels), names = self.dataset.test, self.dataset.class_names
+        rows = self.probabilities
         return [
-            Prediction(
-                f"test image {i}",
-                images[i],
-                names[labels[i]],
-                names,
-                self.probabilities[i].tolist(),
-            )
-            for i in scoring.confident_mistakes(self.probabilities, labels, most)
+            Prediction(f"test image {i}", images[i], names[labels[i]], names, rows[i].tolist())
+            for i in scoring.confident_mistakes(rows, labels, most)
         ]
 
 
@@ -91,12 +86,7 @@ def write_report(folder: Path, findings: Findings) -> None:
 
 
 def draw_confusion(confusion: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> Figure:
-    """How many images of a class (rows) are said to be of which (columns).
-
-    Args:
-        confusion: as from `scoring.confusion_matrix`.
-        names: of the classes.
-    """
+    """How many images of a class (rows) are said to be of which (columns)."""
     figure = Figure(figsize=(7.2, 6.2), layout="compressed")
     axes = figure.subplots()
     # Of a good network all but the diagonal would be white on a scale that is not logarithmic.
@@ -117,7 +107,7 @@ def draw_confusion(confusion: Int[np.ndarray, "classes classes"], names: Sequenc
 
 
 def draw_classes(confusion: Int[np.ndarray, "classes classes"], names: Sequence[str]) -> Figure:
-    """Accuracy of each class with its 95 % interval; arguments as `draw_confusion`'s."""
+    """Accuracy of each class with its 95 % interval, from the confusion matrix."""
     right, images = confusion.diagonal(), confusion.sum(axis=1)
     figure = Figure(figsize=(7.2, 4), layout="constrained")
     axes = figure.subplots()
@@ -189,12 +179,7 @@ def _error_bars(
 
 
 def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
-    """Images that are classified wrongly.
-
-    Args:
-        mistakes: those that are shown, the most confident ones first.
-        count: how many there are in all.
-    """
+    """Images that are classified wrongly, out of `count` such; the most confident come first."""
     rows = math.ceil(len(mistakes) / MISTAKE_COLUMNS)
     figure = Figure(figsize=(10, 0.6 + 2.3 * rows), layout="constrained")
     some = f"{len(mistakes)} of {count:,} mistakes, the most confident first"

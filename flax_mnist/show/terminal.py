@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, RenderableType
 
@@ -63,26 +63,17 @@ def silence(stream: TextIO | None = None) -> None:
     os.dup2(nowhere, (stream or sys.stdout).fileno())
 
 
-def never_without_streams() -> None:
-    """Gives the process the streams that it was started without, `>&-` in a shell: to nowhere."""
+def prepare_streams() -> None:
+    """Makes stdout and stderr such that no line of text makes them fail.
+
+    One that the process was started without, `>&-` in a shell, goes to nowhere; what the encoding
+    of another lacks is written as an escape.
+    """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-
-
-def leave(what: str) -> None:
-    """Last words: gives the terminal its cursor back, and flushes."""
-    sys.stderr = sys.__stderr__ or sys.stderr  # the main thread may be catching a library's words
-    out.show_cursor()
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    complain(what)
-
-
-def never_fail_to_encode() -> None:
-    """Writes what the terminal's encoding lacks as an escape, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -91,19 +82,12 @@ def warnings_at_both_ends() -> Iterator[None]:
     """Shows the block's warnings as they come and again when it has ended well."""
     shown: list[str] = []
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, FlaxMnistWarning):
             shown.append(f"WARNING: {message}")
             complain(shown[-1], style="bold yellow")
         else:
-            others(message, category, filename, lineno, file, line)
+            others(message, category, *args, **kwargs)
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", FlaxMnistWarning)
@@ -114,40 +98,34 @@ def warnings_at_both_ends() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress_bar(
-    steps: int, done: int, is_shown: bool = True
-) -> Iterator[Callable[[int, Metrics | None], None]]:
-    """A bar; nothing where it is not to be shown or there is no terminal.
+def progress_bar(steps: int, done: int) -> Iterator[Callable[[int, Metrics | None], None]]:
+    """A bar; nothing where there is no terminal.
 
     Args:
         steps: that make it full.
         done: steps that it begins with.
-        is_shown: whether there may be a bar at all.
 
     Yields:
         A function that sets it to a step, and tells loss and images/s of an epoch that has ended.
     """
-    from rich.progress import (  # only a training needs it
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich import progress  # only a training needs it
 
-    columns: list[str | ProgressColumn]
-    columns = ["Steps", BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()]
-    if out.width >= WIDE_ENOUGH_FOR_LOSS:
-        columns.append(TextColumn("{task.fields[last]}"))
-    is_off = not (is_shown and sys.stdout.isatty())
-    with Progress(*columns, console=out, transient=True, disable=is_off) as progress:
-        task = progress.add_task("", total=steps, completed=done, last="")
+    with progress.Progress(
+        "Steps",
+        progress.BarColumn(20),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        *(["{task.fields[last]}"] if out.width >= WIDE_ENOUGH_FOR_LOSS else []),
+        console=out,
+        transient=True,
+        disable=not sys.stdout.isatty(),
+    ) as bar:
+        task = bar.add_task("", total=steps, completed=done, last="")
 
         def advance(step: int, metrics: Metrics | None) -> None:
             if metrics:
                 rate = f"{metrics.images_per_second:,.0f} images/s"
-                progress.update(task, last=f"loss {metrics.train_loss:.4f}  {rate}")
-            progress.update(task, completed=step)
+                bar.update(task, last=f"loss {metrics.train_loss:.4f}  {rate}")
+            bar.update(task, completed=step)
 
         yield advance

@@ -1,13 +1,14 @@
-"""What the commands print of trainings: headers, a line for each epoch, the table of a sweep."""
+"""What the commands print: tables, and of trainings the header and a line for each epoch."""
 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flax_mnist.show import table
+from flax_mnist.config import CLASSES, PIXELS
 
 if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
@@ -19,22 +20,35 @@ if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     from flax_mnist.store.metrics import Metrics
     from flax_mnist.sweep import Outcome
 
-SWEEP_HEADER = ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
+Rows = Sequence[Sequence[str]]
+
 SWEEP_LEGEND = """
 Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
 correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
 is chosen by the test images, its own results on them flatter it a little."""
 
+_NUMBER = re.compile(r"[-+±]?\d")
+
+
+def images(dataset: Dataset) -> str:
+    """How many images a dataset has, and where they are from."""
+    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
+    return f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}"
+
+
+def network(config: Config) -> str:
+    """Kind and sizes of a network, from its input to its output: `784-128-64-10 MLP`."""
+    return f"{'-'.join(map(str, (PIXELS, *config.hidden_sizes, CLASSES)))} MLP"
+
 
 def header(config: Config, dataset: Dataset, device: jax.Device) -> str:
     """What a run trains, on what, and where."""
-    sizes = (28 * 28, *config.hidden_sizes, 10)
-    count = config.weights + sum(sizes[1:])
+    count = config.weights + sum(config.hidden_sizes) + CLASSES
     kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
     momentum = f", momentum {config.momentum:g}" if config.momentum else ""
     return (
-        f"{_images(dataset)}\n"
-        f"{'-'.join(map(str, sizes))} MLP, {count:,} parameters, {config.init} initialisation, "
+        f"{images(dataset)}\n"
+        f"{network(config)}, {count:,} parameters, {config.init} initialisation, "
         f"{config.precision}, seed {config.seed}\n"
         f"SGD, learning rate {config.learning_rate:g}{momentum}, batches of {config.batch_size}, "
         f"on {device.platform}{kind}"
@@ -82,9 +96,9 @@ def sweep_header(
     momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
     together = f"in {groups} groups" if groups > 1 else "at once"
     return (
-        f"{_images(dataset)}\n"
-        f"{'-'.join(map(str, (28 * 28, *config.hidden_sizes, 10)))} MLP, {config.init} "
-        f"initialisation, {config.precision}, seeds {config.seed} to {members[-1].seed}\n"
+        f"{images(dataset)}\n"
+        f"{network(config)}, {config.init} initialisation, {config.precision}, "
+        f"seeds {config.seed} to {members[-1].seed}\n"
         f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
         f"batches of {config.batch_size}\n"
         f"{len(members)} members {together} on {devices} x {device_kind}, "
@@ -92,19 +106,10 @@ def sweep_header(
     )
 
 
-def _images(dataset: Dataset) -> str:
-    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
-    return f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}"
-
-
 def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics]) -> str:
-    """An epoch of a group: the range of its members' test losses.
+    """An epoch of a group, which is counted from 0: the range of its members' test losses.
 
-    Args:
-        group: which one, counted from 0.
-        groups: how many there are.
-        epochs: of each member.
-        metrics: of each member; its seconds are its share of the group's.
+    The seconds in a member's metrics are its share of the group's.
     """
     where = f"Group {group + 1}/{groups}  " if groups > 1 else ""
     losses = [m.test_loss for m in metrics if not math.isnan(m.test_loss)]
@@ -122,7 +127,7 @@ def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics])
 
 def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.int32]) -> str:
     """A line for each setting, with mean and spread over its seeds."""
-    rows = [SWEEP_HEADER]
+    rows = [("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")]
     for outcome in outcomes:
         losses, accuracies = outcome.test_losses, outcome.test_accuracies
         marks = ["best"] if outcome is best and losses else []
@@ -140,4 +145,47 @@ def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.i
                 ", ".join(marks),
             )
         )
-    return f"{table.plain(rows, '>>>>>>><')}\n{SWEEP_LEGEND}"
+    return f"{table(rows, '>>>>>>><')}\n{SWEEP_LEGEND}"
+
+
+def table(rows: Rows, sides: Sequence[str] | None = None) -> str:
+    """Columns two spaces apart, as a terminal shows them.
+
+    Args:
+        rows: of cells, all as long as the first one, which is the header.
+        sides: `<` or `>` for each column, to which its cells are moved; where it is not given,
+            numbers to the right and names, as those in the first column, to the left.
+
+    Raises:
+        ValueError: rows, or a row and the sides, are not of the same length.
+    """
+    sides = sides or _sides(rows)
+    return "\n".join("  ".join(row).rstrip() for row in _aligned(rows, sides, narrowest=0))
+
+
+def markdown(rows: Rows, sides: Sequence[str] | None = None) -> str:
+    """A table of Markdown that is as easy to read unrendered; arguments and errors as `table`."""
+    sides = sides or _sides(rows)
+    # No cell is shorter than the shortest rule that every reader of Markdown knows: `--:`.
+    header, *body = _aligned(rows, sides, narrowest=3)
+    dashes = (
+        "-" * (len(cell) + 1) + (":" if side == ">" else "-")
+        for cell, side in zip(header, sides, strict=True)
+    )
+    lines = [f"| {' | '.join(row)} |" for row in (header, *body)]
+    return "\n".join([lines[0], f"|{'|'.join(dashes)}|", *lines[1:]])
+
+
+def _sides(rows: Rows) -> list[str]:
+    """To the right where any cell under the header begins with a number."""
+    _, *columns = zip(*rows, strict=True)
+    return ["<", *(">" if any(map(_NUMBER.match, column[1:])) else "<" for column in columns)]
+
+
+def _aligned(rows: Rows, sides: Sequence[str], narrowest: int) -> list[list[str]]:
+    """The cells, each filled up to the width of its column."""
+    widths = [max(narrowest, *map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
+        for row in rows
+    ]

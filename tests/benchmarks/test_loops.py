@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.equivalence import torch_reference
 from benchmarks.harness.program import Program, Settings, Weights, epoch_flops
-from benchmarks.harness.stopwatch import time_call
+from benchmarks.harness.worker import time_call
 from benchmarks.loops import this_project
 from benchmarks.rows import Variant
 from flax_mnist import backprop

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.harness import protocol
 from benchmarks.harness.process import whole_process
 from benchmarks.harness.program import Settings
+from benchmarks.harness.protocol import Trial
 from benchmarks.harness.schedule import Schedule
-from benchmarks.harness.trial import Trial
 from benchmarks.tables.summary import summarize
 from tests.benchmarks.some_rows import SLEEP, row
 

@@ -13,10 +13,10 @@ import pytest
 from benchmarks.harness import machine
 from benchmarks.rows import ROWS
 from benchmarks.tables import table
-from benchmarks.tables.notes import lagged
 from benchmarks.tables.statistics import Estimate
 from benchmarks.tables.summary import Line, summarize
-from flax_mnist.show.table import markdown
+from benchmarks.tables.table import lagged
+from flax_mnist.show.text import markdown
 
 
 def lines_of(result: dict[str, Any]) -> dict[str, Line]:

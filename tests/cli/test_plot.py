@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from flax_mnist.cli.main import main
-from flax_mnist.show import curves, kernels
+from flax_mnist.show import figures, kernels
 from flax_mnist.store.metrics import Metrics, append_metrics, read_metrics
 from tests.helpers.networks import random_weights
 
@@ -34,7 +34,7 @@ def drawn(monkeypatch) -> list[tuple[str, object]]:
     """What the command has drawn."""
     asked: list[tuple[str, object]] = []
     for name in ("draw_curves", "draw_weights"):
-        module = {"draw_curves": curves, "draw_weights": kernels}[name]
+        module = {"draw_curves": figures, "draw_weights": kernels}[name]
         draw = getattr(module, name)
         monkeypatch.setattr(
             module,

@@ -7,8 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from flax_mnist.show.curves import draw_curves
-from flax_mnist.show.figures import save
+from flax_mnist.show.figures import draw_curves, save
 from flax_mnist.store.metrics import Metrics
 
 # A layout that does not fit, a division by zero or a missing glyph is a failure.

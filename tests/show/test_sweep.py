@@ -7,7 +7,7 @@ import math
 from matplotlib.colors import to_hex
 
 from flax_mnist import Config
-from flax_mnist.show.curves import draw_sweep
+from flax_mnist.show.figures import draw_sweep
 from tests.helpers.sweeps import metrics_of
 
 

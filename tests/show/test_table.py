@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flax_mnist.show import table
+from flax_mnist.show import text
 
 ROWS = [
     ("loop", "device", "images/s", "change"),
@@ -16,7 +16,7 @@ ROWS = [
 
 
 def test_numbers_stand_at_the_right_and_names_at_the_left():
-    assert table.plain(ROWS).splitlines() == [
+    assert text.table(ROWS).splitlines() == [
         "loop       device  images/s  change",
         "2 threads  a CPU      1,234    +0.5",
         "ä                        99       -",
@@ -25,7 +25,7 @@ def test_numbers_stand_at_the_right_and_names_at_the_left():
 
 
 def test_sides_can_be_given_and_no_line_ends_in_blanks():
-    assert table.plain(ROWS, "><<<").splitlines() == [
+    assert text.table(ROWS, "><<<").splitlines() == [
         "     loop  device  images/s  change",
         "2 threads  a CPU   1,234     +0.5",
         "        ä          99        -",
@@ -34,14 +34,14 @@ def test_sides_can_be_given_and_no_line_ends_in_blanks():
 
 
 def test_markdown_is_as_aligned():
-    assert table.markdown(ROWS).splitlines() == [
+    assert text.markdown(ROWS).splitlines() == [
         "| loop      | device | images/s | change |",
         "|-----------|--------|---------:|-------:|",
         "| 2 threads | a CPU  |    1,234 |   +0.5 |",
         "| ä         |        |       99 |      - |",
         "| total     |        |          |    ±12 |",
     ]
-    assert table.markdown([("a", "b"), ("x", "1")]).splitlines() == [
+    assert text.markdown([("a", "b"), ("x", "1")]).splitlines() == [
         "| a   |   b |",
         "|-----|----:|",
         "| x   |   1 |",
@@ -49,11 +49,11 @@ def test_markdown_is_as_aligned():
 
 
 def test_a_header_alone_is_a_table():
-    assert table.plain([("a", "b")]) == "a  b"
-    assert table.markdown([("a", "b")]) == "| a   | b   |\n|-----|-----|"
+    assert text.table([("a", "b")]) == "a  b"
+    assert text.markdown([("a", "b")]) == "| a   | b   |\n|-----|-----|"
 
 
-@pytest.mark.parametrize("style", [table.plain, table.markdown])
+@pytest.mark.parametrize("style", [text.table, text.markdown])
 def test_rows_and_sides_must_be_of_one_length(style):
     with pytest.raises(ValueError, match="shorter"):
         style([("a", "b"), ("c",)])
@@ -63,7 +63,7 @@ def test_rows_and_sides_must_be_of_one_length(style):
 
 def test_it_imports_nothing_heavy():
     code = (
-        "import sys\nfrom flax_mnist.show import table\n"
+        "import sys\nfrom flax_mnist.show import text\n"
         "print([name for name in ('jax', 'numpy', 'rich', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
