@@ -1,8 +1,8 @@
 """The command: every measurement beside its tolerance."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import jax
 import torch
 import tyro
 
-from benchmarks.equivalence import measurements, seeds, sides, stored_runs, tolerances, trainings
+from benchmarks.equivalence import measurements, sides, stored_runs, tolerances, trainings
 from benchmarks.equivalence.tolerances import ulps
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
@@ -38,9 +38,6 @@ def single_steps(dataset: Dataset, config: Config) -> list[Comparison]:
     weights, test = sides.torch_weights(config.seed, config), dataset.test
     batch = sides.first(dataset.train, config.batch_size)
 
-    def step(config: Config, steps: int) -> float:
-        return measurements.step_difference(weights, batch, config, steps)
-
     parts: list[tuple[str, float, Callable[[Config], float]]] = [
         ("inputs, all 256 pixel values", tolerances.INPUTS, measurements.input_difference),
         (f"logits and log-probabilities, {len(test.labels):,} images", tolerances.FORWARD,
@@ -49,11 +46,12 @@ def single_steps(dataset: Dataset, config: Config) -> list[Comparison]:
          measurements.loss_difference),
         ("gradients (relative)", tolerances.GRADIENTS,
          lambda c: measurements.gradient_difference(weights, batch, c)),
-        ("1 step: parameters and loss", tolerances.STEP, lambda c: step(c, 1)),
+        ("1 step: parameters and loss", tolerances.STEP,
+         lambda c: measurements.step_difference(weights, batch, c, steps=1)),
         ("3 steps with momentum 0.9", tolerances.STEP,
-         lambda c: step(dataclasses.replace(c, momentum=0.9), 3)),
+         lambda c: measurements.step_difference(weights, batch, replace(c, momentum=0.9), steps=3)),
     ]  # fmt: skip
-    wide, narrow = (dataclasses.replace(config, precision=p) for p in ("float64", "float32"))
+    wide, narrow = (replace(config, precision=p) for p in ("float64", "float32"))
     return [
         Comparison(what, measure(wide), ulps(n, "float64"), measure(narrow), ulps(n, "float32"))
         for what, n, measure in parts
@@ -114,8 +112,8 @@ def main(
 
 def compare_independent(data: Dataset, count: int, stored: Sequence[dict[str, Any]]) -> bool:
     """Trains as many networks, and prints how they compare; whether they are equivalent."""
-    score = seeds.jax_seeds(data, range(count), Config())[-1]
-    loss, accuracy = seeds.compare_seeds(score, stored)
+    score = trainings.jax_seeds(data, range(count), Config())[-1]
+    loss, accuracy = trainings.compare_seeds(score, stored)
     rows = [("", "PyTorch", "JAX", "difference", "90 % interval", "margin")]
     for what, unit, digits, test in (
         ("test loss, nats", 1, 4, loss),

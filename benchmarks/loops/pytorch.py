@@ -100,13 +100,8 @@ class TunedLoader(Tutorial):
     """The same images through worker processes, and one synchronisation an epoch."""
 
     def __init__(self, dataset: Dataset, settings: Settings, workers: int) -> None:
-        super().__init__(
-            dataset,
-            settings,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=settings.device == "gpu",
-        )
+        processes = {"num_workers": workers, "persistent_workers": workers > 0}
+        super().__init__(dataset, settings, **processes, pin_memory=settings.device == "gpu")
 
     def epoch(self) -> None:
         total = torch.zeros((), device=self.place)
