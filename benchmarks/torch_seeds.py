@@ -17,26 +17,21 @@ import torch
 import tyro
 
 from benchmarks.equivalence import stored_runs
-from benchmarks.equivalence import torch_reference as reference
-from benchmarks.equivalence.sides import torch_split
+from benchmarks.equivalence.sides import torch_weights
+from benchmarks.equivalence.torch_reference import dataloader_order
+from benchmarks.equivalence.trainings import torch_run
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
 
 
 def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
     """Trains the tutorial's network from seeds 0, 1, ..., each deciding its weights and order."""
-    config = Config()
-    inputs, targets = torch_split(dataset.train, config)
-    test = torch_split(dataset.test, config)
+    config, n = Config(), len(dataset.train.labels)
     runs = []
     for seed in range(seeds):
-        torch.manual_seed(seed)
-        model = reference.build_model(config.hidden_sizes)
-        generator = torch.Generator().manual_seed(seed)
-        orders = [reference.dataloader_order(len(targets), generator) for _ in range(config.epochs)]
-        rule = (config.batch_size, config.learning_rate, config.momentum)
-        losses = reference.train_in_order(model, inputs, targets, orders, *rule)
-        test_loss, accuracy = reference.evaluate(model, *test)
+        weights, generator = torch_weights(seed, config), torch.Generator().manual_seed(seed)
+        orders = [dataloader_order(n, generator) for _ in range(config.epochs)]
+        losses, _, test_loss, accuracy = torch_run(weights, dataset, orders, config)
         print(f"seed {seed}: test loss {test_loss:.4f}, test accuracy {accuracy:.2%}", flush=True)
         runs.append(
             {

@@ -1,7 +1,5 @@
 """Does the JAX program compute what the PyTorch tutorial computes? Measured, and as a table.
 
-    python -m benchmarks.equivalence --data-dir DIR
-
-The command prints each measurement beside its tolerance; `tests/equivalence/` asserts the same
-measurements, and that each of them notices a mistake.
+`python -m benchmarks.equivalence` prints each measurement beside its tolerance;
+`tests/equivalence/` asserts them, and that each of them notices a mistake.
 """

@@ -1,23 +1,20 @@
 """The command: every measurement beside its tolerance."""
 
-import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import torch
 import tyro
 
-from benchmarks.equivalence import measurements, seeds, sides, stored_runs, tolerances, trainings
+from benchmarks.equivalence import measurements, sides, stored_runs, tolerances, trainings
 from benchmarks.equivalence.tolerances import ulps
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.data.order import steps_per_epoch
-from flax_mnist.evaluation import Evaluation
 from flax_mnist.show import text
 
 
@@ -38,46 +35,37 @@ class Comparison(NamedTuple):
 
 def single_steps(dataset: Dataset, config: Config) -> list[Comparison]:
     """The parts of a step, from the first weights, on the first batch."""
-    weights = sides.torch_weights(config.seed, config)
+    weights, test = sides.torch_weights(config.seed, config), dataset.test
     batch = sides.first(dataset.train, config.batch_size)
 
-    def compare(
-        what: str, tolerance: float, measure: Callable[[Config], float], momentum: float = 0.0
-    ) -> Comparison:
-        wide, narrow = (
-            dataclasses.replace(config, precision=precision, momentum=momentum)
-            for precision in ("float64", "float32")
-        )
-        wide_ulps, narrow_ulps = (ulps(tolerance, p) for p in ("float64", "float32"))
-        return Comparison(what, measure(wide), wide_ulps, measure(narrow), narrow_ulps)
-
-    partial = functools.partial
-    images = f"{len(dataset.test.labels):,} images"
-    forward = partial(measurements.forward_difference, weights, dataset.test)
-    gradients = partial(measurements.gradient_difference, weights, batch)
-    step = partial(measurements.step_difference, weights, batch)
+    parts: list[tuple[str, float, Callable[[Config], float]]] = [
+        ("inputs, all 256 pixel values", tolerances.INPUTS, measurements.input_difference),
+        (f"logits and log-probabilities, {len(test.labels):,} images", tolerances.FORWARD,
+         lambda c: measurements.forward_difference(weights, test, c)),
+        ("both losses, logits up to 10,000 (relative)", tolerances.LOSS,
+         measurements.loss_difference),
+        ("gradients (relative)", tolerances.GRADIENTS,
+         lambda c: measurements.gradient_difference(weights, batch, c)),
+        ("1 step: parameters and loss", tolerances.STEP,
+         lambda c: measurements.step_difference(weights, batch, c, steps=1)),
+        ("3 steps with momentum 0.9", tolerances.STEP,
+         lambda c: measurements.step_difference(weights, batch, replace(c, momentum=0.9), steps=3)),
+    ]  # fmt: skip
+    wide, narrow = (replace(config, precision=p) for p in ("float64", "float32"))
     return [
-        compare("inputs, all 256 pixel values", tolerances.INPUTS, measurements.input_difference),
-        compare(f"logits and log-probabilities, {images}", tolerances.FORWARD, forward),
-        compare(
-            "both losses, logits up to 10,000 (relative)",
-            tolerances.LOSS,
-            measurements.loss_difference,
-        ),
-        compare("gradients (relative)", tolerances.GRADIENTS, gradients),
-        compare("1 step: parameters and loss", tolerances.STEP, partial(step, steps=1)),
-        compare("3 steps with momentum 0.9", tolerances.STEP, partial(step, steps=3), momentum=0.9),
+        Comparison(what, measure(wide), ulps(n, "float64"), measure(narrow), ulps(n, "float32"))
+        for what, n, measure in parts
     ]
 
 
 def whole_training(runs: trainings.FourRuns, steps: int) -> list[Comparison]:
     """Parameters at the end and loss of each epoch."""
     lines = []
-    for what, of in (("parameters", "weights"), ("loss of each epoch", "losses")):
+    for part, of in (("parameters", "weights"), ("loss of each epoch", "losses")):
+        what, allowed = f"{steps:,} steps: {part}", tolerances.EPOCHS_FLOAT64
         wide = measurements.difference(getattr(runs.jax64, of), getattr(runs.torch64, of))
         drift = trainings.float32_drift(runs, of)
-        name, allowed = f"{steps:,} steps: {what}", tolerances.EPOCHS_FLOAT64
-        lines.append(Comparison(name, wide, allowed, drift.between, drift.allowed))
+        lines.append(Comparison(what, wide, allowed, drift.between, drift.allowed))
     return lines
 
 
@@ -124,10 +112,23 @@ def main(
 
 def compare_independent(data: Dataset, count: int, stored: Sequence[dict[str, Any]]) -> bool:
     """Trains as many networks, and prints how they compare; whether they are equivalent."""
-    score = seeds.jax_seeds(data, range(count), Config())[-1]
+    score = trainings.jax_seeds(data, range(count), Config())[-1]
+    loss, accuracy = trainings.compare_seeds(score, stored)
+    rows = [("", "PyTorch", "JAX", "difference", "90 % interval", "margin")]
+    for what, unit, digits, test in (
+        ("test loss, nats", 1, 4, loss),
+        ("test accuracy, %", 100, 2, accuracy),
+    ):
+        theirs, ours, margin = (
+            f"{x * unit:.{digits}f}" for x in (test.theirs, test.ours, test.margin)
+        )
+        difference, low, high = (
+            f"{x * unit:+.{digits}f}" for x in (test.ours - test.theirs, test.low, test.high)
+        )
+        rows.append((what, theirs, ours, difference, f"{low} to {high}", f"±{margin}"))
     print(f"\nIndependent trainings, {len(stored)} in PyTorch and {count} in JAX\n")
-    print(seed_table(score, stored))
-    return all(test.p < tolerances.ALPHA for test in seeds.compare_seeds(score, stored))
+    print(text.table(rows))
+    return all(test.p < tolerances.ALPHA for test in (loss, accuracy))
 
 
 def difference_table(lines: Sequence[Comparison]) -> str:
@@ -136,28 +137,6 @@ def difference_table(lines: Sequence[Comparison]) -> str:
     return text.table(
         [header, *((line.what, *(f"{x:.1e}" if x else "0" for x in line[1:])) for line in lines)]
     )
-
-
-def seed_table(ours: Evaluation, theirs: Sequence[dict[str, Any]]) -> str:
-    """Means, and the interval of their difference beside its margin."""
-    rows = [("", "PyTorch", "JAX", "difference", "90 % interval", "margin")]
-    loss, accuracy = seeds.compare_seeds(ours, theirs)
-    for what, test, key, own, margin, unit, digits in (
-        ("test loss, nats", loss, "test_loss", ours.loss, tolerances.TEST_LOSS_MARGIN, 1, 4),
-        ("test accuracy, %", accuracy, "test_accuracy", ours.accuracy,
-         tolerances.TEST_ACCURACY_MARGIN, 100, 2),
-    ):  # fmt: skip
-        rows.append(
-            (
-                what,
-                f"{np.mean([run[key] for run in theirs]) * unit:.{digits}f}",
-                f"{np.mean(own) * unit:.{digits}f}",
-                f"{test.difference * unit:+.{digits}f}",
-                f"{test.low * unit:+.{digits}f} to {test.high * unit:+.{digits}f}",
-                f"±{margin * unit:.{digits}f}",
-            )
-        )
-    return text.table(rows)
 
 
 if __name__ == "__main__":

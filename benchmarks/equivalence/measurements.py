@@ -94,12 +94,12 @@ def gradient_difference(weights: StateDict, batch: Split, config: Config) -> flo
 
 def step_difference(weights: StateDict, batch: Split, config: Config, steps: int) -> float:
     """Loss and parameters of each of `steps` steps on the same batch."""
-    network, n = sides.in_torch(weights, config), len(batch.labels)
+    network = sides.in_torch(weights, config)
     descent = optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
-    loader = reference.InOrder(*sides.torch_split(batch, config), np.arange(n), batch_size=n)
+    batches = [sides.torch_split(batch, config)]
     theirs = []
     for _ in range(steps):
-        loss = reference.train_epoch(network, nn.NLLLoss(), descent, loader)
+        loss = reference.train_epoch(network, nn.NLLLoss(), descent, batches)
         theirs.append((loss, sides.torch_arrays(network)))
     with sides.in_precision(config):
         mlp, optimizer = model.make_model(config), train.make_optimizer(config)

@@ -1,6 +1,6 @@
 """The same weights and images on both sides, PyTorch's and JAX's."""
 
-from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import torch
@@ -39,10 +39,9 @@ def torch_split(split: Split, config: Config) -> tuple[torch.Tensor, torch.Tenso
     return inputs, torch.tensor(split.labels).long()
 
 
-def in_precision(config: Config) -> AbstractContextManager[object]:
+def in_precision(config: Config) -> Any:
     """The context in which JAX computes in the config's precision."""
-    context: AbstractContextManager[object] = jax.enable_x64(config.precision == "float64")
-    return context
+    return jax.enable_x64(config.precision == "float64")
 
 
 def first(split: Split, n: int) -> Split:

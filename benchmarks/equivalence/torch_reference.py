@@ -12,7 +12,7 @@ any run can be handed its batches, since two programs compare only on the same o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 if TYPE_CHECKING:
     from PIL import Image
 
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.integer[Any]]
 Sample = tuple[torch.Tensor, int]
+Batches = DataLoader[Any] | Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 def transform(image: Image.Image) -> torch.Tensor:
@@ -37,26 +40,19 @@ def transform(image: Image.Image) -> torch.Tensor:
     return tensor.sub_(mean).div_(std)
 
 
-def torchvision_transform() -> Callable[[Image.Image], torch.Tensor]:
+def torchvision_transform() -> Any:
     """The tutorial's own, by torchvision, where it can be imported; otherwise `transform`."""
     try:
         from torchvision import transforms
     except (ImportError, RuntimeError):  # RuntimeError: it was built for another PyTorch
         return transform
-    composed: Callable[[Image.Image], torch.Tensor] = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
-    )
-    return composed
+    return transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
 
 
 class MNIST(Dataset[Sample]):
     """``datasets.MNIST`` over arrays: uint8 images [n, 28, 28], integer labels [n]."""
 
-    def __init__(
-        self,
-        images: npt.NDArray[np.uint8],
-        labels: npt.NDArray[np.integer[Any]],
-    ) -> None:
+    def __init__(self, images: Images, labels: Labels) -> None:
         from PIL import Image  # the rest of this file does without it
 
         self.images, self.labels = images, labels
@@ -71,8 +67,8 @@ class MNIST(Dataset[Sample]):
 
 
 def tutorial_loader(
-    images: npt.NDArray[np.uint8],
-    labels: npt.NDArray[np.integer[Any]],
+    images: Images,
+    labels: Labels,
     batch_size: int = 64,
     generator: torch.Generator | None = None,
     **options: Any,
@@ -98,32 +94,11 @@ def build_model(
     return nn.Sequential(*layers).to(dtype)
 
 
-class InOrder:
-    """An epoch's batches: the rows of inputs [n, 784] and labels [n] in the given order [n]."""
-
-    def __init__(
-        self,
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        order: npt.ArrayLike,
-        batch_size: int,
-    ) -> None:
-        self.inputs, self.labels = inputs, labels
-        self.indices = torch.split(torch.tensor(np.asarray(order), dtype=torch.int64), batch_size)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for index in self.indices:
-            yield self.inputs[index], self.labels[index]
-
-
 def train_epoch(
     model: nn.Module,
     criterion: nn.Module,
     optimizer: optim.Optimizer,
-    trainloader: DataLoader[Sample] | InOrder,
+    trainloader: Batches,
 ) -> float:
     """One pass over ``trainloader``, the tutorial's inner loop; the mean of the batches' losses."""
     running_loss = 0.0
@@ -144,7 +119,7 @@ def train_epoch(
 
 def train_tutorial(
     model: nn.Module,
-    trainloader: DataLoader[Sample] | InOrder,
+    trainloader: Batches,
     epochs: int = 5,
     lr: float = 0.003,
     momentum: float = 0.0,
@@ -164,7 +139,7 @@ def train_in_order(
     model: nn.Module,
     inputs: torch.Tensor,
     labels: torch.Tensor,
-    orders: Iterable[npt.ArrayLike],
+    orders: Iterable[Labels],
     batch_size: int = 64,
     lr: float = 0.003,
     momentum: float = 0.0,
@@ -176,13 +151,17 @@ def train_in_order(
     """
     criterion = nn.NLLLoss()
     optimizer = optim.SGD(model.parameters(), lr=lr, momentum=momentum)
-    return [
-        train_epoch(model, criterion, optimizer, InOrder(inputs, labels, order, batch_size))
-        for order in orders
-    ]
+    losses = []
+    for order in orders:
+        batches = [
+            (inputs.index_select(0, rows), labels.index_select(0, rows))
+            for rows in torch.split(torch.as_tensor(order), batch_size)
+        ]
+        losses.append(train_epoch(model, criterion, optimizer, batches))
+    return losses
 
 
-def normalize(images: npt.NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def normalize(images: Images, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """What ``transform`` makes of every image, flattened: uint8 [n, 28, 28] -> dtype [n, 784]."""
     pixels = torch.tensor(images).view(len(images), -1)
     return pixels.to(dtype).div(255).sub_(0.5).div_(0.5)

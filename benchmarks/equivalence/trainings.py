@@ -1,18 +1,19 @@
-"""Whole trainings by both programs, from the same weights, on the same batches."""
+"""Whole trainings by both programs: on the same batches from the same weights, or independent."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import NamedTuple
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.stats  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from benchmarks.equivalence import sides, tolerances
 from benchmarks.equivalence import torch_reference as reference
 from benchmarks.equivalence.measurements import difference
-from flax_mnist import evaluation, model, train
+from flax_mnist import evaluation, model, sweep, train
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order
@@ -34,14 +35,9 @@ def torch_run(
 ) -> TutorialRun:
     """The tutorial's training from the given weights, an epoch for each order [n]."""
     network = sides.in_torch(weights, config)
-    losses = reference.train_in_order(
-        network,
-        *sides.torch_split(dataset.train, config),
-        orders,
-        config.batch_size,
-        config.learning_rate,
-        config.momentum,
-    )
+    inputs, targets = sides.torch_split(dataset.train, config)
+    settings = config.batch_size, config.learning_rate, config.momentum
+    losses = reference.train_in_order(network, inputs, targets, orders, *settings)
     score = reference.evaluate(network, *sides.torch_split(dataset.test, config))
     return TutorialRun(losses, sides.torch_arrays(network), *score)
 
@@ -52,19 +48,12 @@ def jax_run(
     """The same training by `flax_mnist.train.train_epoch`."""
     with sides.in_precision(config):
         mlp, optimizer = model.make_model(config), train.make_optimizer(config)
+        static = {"model": mlp, "optimizer": optimizer, "batch_size": config.batch_size}
         params = sides.in_jax(weights, config)
         state, losses = train.State(params, optimizer.init(params)), []
-        images, labels = jax.device_put(dataset.train)
+        train_data = jax.device_put(dataset.train)
         for order in orders:
-            state, loss = train.train_epoch(
-                state,
-                images,
-                labels,
-                jnp.asarray(order),
-                model=mlp,
-                optimizer=optimizer,
-                batch_size=config.batch_size,
-            )
+            state, loss = train.train_epoch(state, *train_data, order, **static)
             losses.append(float(loss))
         score = evaluation.evaluate(state.params, *dataset.test, model=mlp)
         weights = to_torch_state_dict(state.params)
@@ -86,10 +75,7 @@ def four_runs(dataset: Dataset, config: Config) -> FourRuns:
     orders = [epoch_order(config.seed, epoch, n) for epoch in range(config.epochs)]
     wide, narrow = (dataclasses.replace(config, precision=p) for p in ("float64", "float32"))
     return FourRuns(
-        torch_run(weights, dataset, orders, wide),
-        jax_run(weights, dataset, orders, wide),
-        torch_run(weights, dataset, orders, narrow),
-        jax_run(weights, dataset, orders, narrow),
+        *(run(weights, dataset, orders, c) for c in (wide, narrow) for run in (torch_run, jax_run))
     )
 
 
@@ -121,3 +107,59 @@ def float32_drift(runs: FourRuns, of: str) -> Drift:
     """Of the `losses` or the `weights`."""
     torch64, jax64, torch32, jax32 = (getattr(run, of) for run in runs)
     return Drift(difference(jax32, torch32), difference(torch32, torch64), difference(jax32, jax64))
+
+
+def jax_seeds(
+    dataset: Dataset, seeds: Sequence[int], config: Config
+) -> list[evaluation.Evaluation]:
+    """Trains one network a seed, all at once; their test results [seeds] after each epoch."""
+    in_axes = (0, None, None)  # the images are everyone's
+    run = jax.jit(jax.vmap(functools.partial(sweep.train_member, template=config), in_axes))
+    score = functools.partial(evaluation.evaluate, model=model.make_model(config))
+    evaluate = jax.vmap(score, in_axes)
+
+    members = [dataclasses.replace(config, seed=seed) for seed in seeds]
+    state: Any = sweep.stacked_states(members, config)
+    train_data, test_data = jax.device_put((dataset.train, dataset.test))
+    scores, n = [], len(dataset.train.labels)
+    for number in range(config.epochs):
+        orders = np.stack([epoch_order(seed, number, n) for seed in seeds])
+        state, _ = run((state, orders), *train_data)
+        scores.append(evaluate(state.params, *test_data))
+    return scores
+
+
+class Tost(NamedTuple):
+    """Two one-sided tests: do two means differ by less than a margin?"""
+
+    ours: float
+    theirs: float
+    margin: float
+    low: float
+    high: float
+    """`low` to `high` is the difference's 90 % confidence interval."""
+    p: float
+    """The larger of the two tests' p-values: below 0.05 just when the interval is in the margin."""
+
+
+def tost(ours: Any, theirs: Sequence[float], margin: float) -> Tost:
+    """Welch's t-tests of a difference above -margin and below +margin (Schuirmann 1987)."""
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs)
+    test = functools.partial(scipy.stats.ttest_ind, equal_var=False)
+    p = max(
+        test(a, b - margin, alternative="greater").pvalue,
+        test(a, b + margin, alternative="less").pvalue,
+    )
+    interval = test(a, b).confidence_interval(1 - 2 * tolerances.ALPHA)
+    return Tost(a.mean(), b.mean(), margin, interval.low, interval.high, p)
+
+
+def compare_seeds(
+    ours: evaluation.Evaluation, theirs: Sequence[dict[str, Any]]
+) -> tuple[Tost, Tost]:
+    """Test loss and test accuracy of trained networks against the stored ones of PyTorch."""
+    losses, accuracies = ([run[key] for run in theirs] for key in ("test_loss", "test_accuracy"))
+    return (
+        tost(ours.loss, losses, tolerances.TEST_LOSS_MARGIN),
+        tost(ours.accuracy, accuracies, tolerances.TEST_ACCURACY_MARGIN),
+    )

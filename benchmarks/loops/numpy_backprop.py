@@ -30,20 +30,19 @@ class Backpropagation(OnCpu):
         config = settings.config
         if config.momentum:
             raise program.UnavailableError("it is plain SGD")
-        self.seed, self.batch_size = config.seed, config.batch_size
-        self.learning_rate = config.learning_rate
+        self.config = config
         self.inputs, self.labels = program.normalize(dataset.train.images), dataset.train.labels
         self.layers = program.initial_layers(config, np.random.default_rng(config.seed))
-        n, size = len(self.labels), self.batch_size
+        n, size = len(self.labels), config.batch_size
         self.workspaces = {
             batch: Workspace(batch, config) for batch in {min(size, n), n % size} - {0}
         }
         self.epochs_done = 0
 
     def epoch(self) -> None:
-        order = epoch_order(self.seed, self.epochs_done, len(self.labels))
+        order = epoch_order(self.config.seed, self.epochs_done, len(self.labels))
         self.epochs_done += 1
-        losses = [self.step(rows) for rows in program.batches(order, self.batch_size)]
+        losses = [self.step(rows) for rows in program.batches(order, self.config.batch_size)]
         self.loss = sum(losses) / len(losses)
 
     def step(self, rows: NDArray[np.int32]) -> float:
@@ -66,7 +65,7 @@ class Backpropagation(OnCpu):
         sums = probabilities.sum(axis=1, keepdims=True)
         probabilities /= sums
         probabilities[work.range, labels] -= 1
-        np.multiply(probabilities, -self.learning_rate / len(rows), out=dS[-1])
+        np.multiply(probabilities, -self.config.learning_rate / len(rows), out=dS[-1])
 
         for k in range(last, -1, -1):
             kernel, bias = self.layers[k]

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn, optim
-from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from torch.func import functional_call, grad, grad_and_value, stack_module_state, vmap
 from torch.utils.data import DataLoader
 
 from benchmarks.equivalence import torch_reference as reference
@@ -100,13 +100,8 @@ class TunedLoader(Tutorial):
     """The same images through worker processes, and one synchronisation an epoch."""
 
     def __init__(self, dataset: Dataset, settings: Settings, workers: int) -> None:
-        super().__init__(
-            dataset,
-            settings,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=settings.device == "gpu",
-        )
+        processes = {"num_workers": workers, "persistent_workers": workers > 0}
+        super().__init__(dataset, settings, **processes, pin_memory=settings.device == "gpu")
 
     def epoch(self) -> None:
         total = torch.zeros((), device=self.place)
@@ -163,13 +158,11 @@ class Compiled(Eager):
             # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
             torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  -- PyTorch's advice
 
-        def step(params: dict[str, torch.Tensor], index: torch.Tensor) -> torch.Tensor:
-            def loss_of(params: dict[str, torch.Tensor]) -> torch.Tensor:
+        def step(params: dict[str, torch.Tensor], index: torch.Tensor) -> Any:
+            def loss_of(params: dict[str, torch.Tensor]) -> Any:
                 output = functional_call(model, params, (inputs[index],))
-                loss: torch.Tensor = criterion(output, labels[index])
-                return loss
+                return criterion(output, labels[index])
 
-            loss: torch.Tensor
             gradients, loss = grad_and_value(loss_of)(params)
             for name, value in params.items():
                 value.sub_(gradients[name], alpha=rate)
@@ -178,9 +171,8 @@ class Compiled(Eager):
         # Two batch sizes are two programs: a symbolic size would slow both.
         self.run = torch.compile(step, mode=mode, fullgraph=True, dynamic=False)
 
-    def step(self, index: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = self.run(self.params, index)
-        return loss
+    def step(self, index: torch.Tensor) -> Any:
+        return self.run(self.params, index)
 
 
 class CudaGraph(Eager):
@@ -230,13 +222,11 @@ class VmapModels(Eager):
 
         def loss_of(
             params: dict[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor
-        ) -> torch.Tensor:
-            loss: torch.Tensor = self.criterion(
-                functional_call(self.model, params, (inputs,)), labels
-            )
-            return loss
+        ) -> Any:
+            loss = self.criterion(functional_call(self.model, params, (inputs,)), labels)
+            return loss, loss
 
-        self.gradients = vmap(grad_and_value(loss_of))
+        self.gradients = vmap(grad(loss_of, has_aux=True))
 
     def order(self) -> torch.Tensor:
         return torch.stack([super(VmapModels, self).order() for _ in range(self.models)])

@@ -14,7 +14,7 @@ import scipy.stats
 import torch
 from PIL import Image
 
-from benchmarks.equivalence import measurements, seeds, sides, stored_runs, tolerances, trainings
+from benchmarks.equivalence import measurements, sides, stored_runs, tolerances, trainings
 from benchmarks.equivalence import torch_reference as reference
 from flax_mnist import model, train
 from flax_mnist.config import Config
@@ -163,7 +163,7 @@ def check_float32_training(runs: trainings.FourRuns) -> None:
 def check_independent_runs(data: Dataset, score: Evaluation) -> None:
     for what, test in zip(
         ("test loss", "test accuracy"),
-        seeds.compare_seeds(score, stored_runs.runs_on(data)),
+        trainings.compare_seeds(score, stored_runs.runs_on(data)),
         strict=True,
     ):
         require(f"independent runs, {what}: p", test.p, tolerances.ALPHA)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.equivalence import seeds, trainings
+from benchmarks.equivalence import trainings
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.evaluation import Evaluation
@@ -29,4 +29,4 @@ def runs(full_dataset: Dataset) -> trainings.FourRuns:
 
 @pytest.fixture(scope="session")
 def scores(full_dataset: Dataset) -> list[Evaluation]:
-    return seeds.jax_seeds(full_dataset, JAX_SEEDS, Config())
+    return trainings.jax_seeds(full_dataset, JAX_SEEDS, Config())

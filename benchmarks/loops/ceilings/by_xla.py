@@ -1,5 +1,6 @@
 """The ceilings by XLA, whose products this project's loops use."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,9 @@ from jax import Array
 from benchmarks.harness.program import PIXELS, Program, Settings, layer_shapes
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
+
+dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+"""In full float32."""
 
 
 class OnXla(Program):
@@ -58,11 +62,7 @@ class XlaProducts(OnXla):
 
 
 def multiply(kernels: list[Array], images: Array) -> list[Array]:
-    """The products of a step, in full float32; those that nothing here needs are returned."""
-
-    def dot(a: Array, b: Array) -> Array:
-        return jnp.dot(a, b, precision=jax.lax.Precision.HIGHEST)
-
+    """The products of a step; those that nothing here needs are returned."""
     activations = [images]
     for kernel in kernels:
         activations.append(dot(activations[-1], kernel))
@@ -80,7 +80,7 @@ class XlaLargeProduct(OnXla):
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
         self.arguments = (jnp.ones((size, size)),)
-        self.run = jax.jit(lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST))
+        self.run = jax.jit(lambda a: dot(a, a))
 
 
 class XlaCopy(OnXla):
