@@ -162,16 +162,11 @@ def _read_idx_files(name: DatasetName, files: Mapping[str, Path]) -> Dataset:
         images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
         splits[split] = _checked(images, labels, image_file, label_file)
     label_file = files[FILES["train"][1]]
-    _refuse_another(name, label_file)
-    return Dataset(name, str(label_file.parent), class_names(name), **splits)
-
-
-def _refuse_another(name: DatasetName, label_file: Path) -> None:
-    """Raises RequestError if the file is the original of a dataset that is not `name`."""
     found = hashlib.sha256(label_file.read_bytes()).hexdigest()
     for other, known in KNOWN.items():
         if found == known.train_labels_sha256 and other != name:
             raise RequestError(f"{label_file}: is of {other}, not {name}. Give --dataset {other}.")
+    return Dataset(name, str(label_file.parent), class_names(name), **splits)
 
 
 def _checked(

@@ -5,16 +5,18 @@ dimensions, each dimension as a big-endian uint32, then the elements in C order.
 Y. LeCun's MNIST page (http://yann.lecun.com/exdb/mnist/).
 """
 
+import io
 import math
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
+from flax_mnist import files
 from flax_mnist.errors import DataError, RequestError
 
 FILES = {
@@ -27,15 +29,13 @@ MAX_BYTES = 2**30
 """A header that promises more elements than this is taken for damaged; MNIST's images are 47 MB."""
 
 _UINT8 = 8
-_PIECE = 2**20
 
 
 def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]:
     """Reads an IDX file of uint8 elements, gzipped if its name ends in `.gz`.
 
-    Takes no memory for what the header promises before it has arrived, and unpacks at most one byte
-    more: neither a header that lies nor a gzip bomb costs more than the file would if it were
-    honest.
+    Unpacks at most one byte more than the header promises, and takes no memory for what is promised
+    only: neither a header that lies nor a gzip bomb costs more than an honest file.
 
     Args:
         path: the file.
@@ -48,14 +48,13 @@ def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]:
         DataError: the file cannot be read, or is not exactly one IDX array of that kind.
     """
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise DataError(f"{path}: is no ordinary file.")
-        with path.open("rb") as file:
-            return _read(_GzipMember(file) if path.suffix == ".gz" else file, path, ndim)
-    except (zlib.error, EOFError) as error:
+        content = files.read(path)
+        read = _unzip(content) if path.suffix == ".gz" else io.BytesIO(content).read
+        return _read(read, path, ndim)
+    except zlib.error as error:
         raise DataError(f"{path}: damaged gzip file ({error}). Fetch it again.") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def find_idx_files(folder: Path) -> dict[str, Path]:
@@ -82,37 +81,29 @@ def find_idx_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-@runtime_checkable
-class _Stream(Protocol):
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes, none only at the end."""
-
-
-class _GzipMember:
-    """The content of a gzip file of one member that nothing follows.
+def _unzip(packed: bytes) -> Callable[[int], bytes]:
+    """Reads up to so many bytes of a gzip file of one member that nothing follows.
 
     The standard library's reader skips zeros after it and reads on in the next member, so that two
     files would count as one set.
     """
+    unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._unzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-
-    def read(self, size: int) -> bytes:
-        piece = b""
-        while not piece and not self._unzip.eof:
-            packed = self._unzip.unconsumed_tail or self._file.read(_PIECE)
-            if not packed:
-                raise EOFError("it ends too early")
-            piece = self._unzip.decompress(packed, size)
-        if self._unzip.eof and (self._unzip.unused_data or self._file.read(1)):
+    def read(size: int) -> bytes:
+        nonlocal packed
+        piece = unzip.decompress(packed, size)
+        packed = unzip.unconsumed_tail
+        if len(piece) < size and not unzip.eof:
+            raise zlib.error("it ends too early")
+        if unzip.unused_data:
             raise zlib.error("there is more after its end")
         return piece
 
+    return read
 
-def _read(stream: _Stream, path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]:
-    header = _take(stream, 4 + 4 * ndim)
+
+def _read(read: Callable[[int], bytes], path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]:
+    header = read(4 + 4 * ndim)
     if len(header) < 4 + 4 * ndim:
         raise DataError(f"{path}: ends within its header, after {len(header)} bytes.")
     zeros, element_type, dimensions = struct.unpack(">HBB", header[:4])
@@ -126,16 +117,8 @@ def _read(stream: _Stream, path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]
     size = math.prod(shape)
     if not 0 < size <= MAX_BYTES:
         raise DataError(f"{path}: its header promises {shape} elements, which no such set has.")
-    data = _take(stream, size + 1)
+    data = read(size + 1)
     if len(data) != size:
         found = "more" if len(data) > size else f"{len(data):,}"
         raise DataError(f"{path}: its header promises {size:,} bytes of data, it holds {found}.")
-    return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def _take(stream: _Stream, size: int) -> bytearray:
-    """Up to `size` bytes; fewer only at the stream's end."""
-    taken = bytearray()
-    while len(taken) < size and (piece := stream.read(min(size - len(taken), _PIECE))):
-        taken += piece
-    return taken
+    return np.frombuffer(data, np.uint8).reshape(shape).copy()  # one that may be written

@@ -5,8 +5,8 @@ here imports it before it is needed.
 """
 
 import base64
+import contextlib
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ def find_dataset(name: str) -> str | None:
     builder = make_builder(name, None)
     if is_prepared(builder):
         return str(builder.data_path)
-    paths = [_on_disk(source, builder) for source in _sources(builder)]
-    return str(paths[0].parent) if paths[0] and all(paths) else None
+    paths = [path for _, path in _sources(builder) if path]
+    return str(paths[0].parent) if len(paths) == len(builder.url_infos) else None
 
 
 def make_builder(name: str, data_dir: Path | None) -> Any:
@@ -59,8 +59,9 @@ def read_prepared(
 
     try:
         # It writes other formats by default, and then looks for those.
+        data_dir = Path(builder.data_path).parents[1]
         reader = tensorflow_datasets.builder(
-            builder.name, data_dir=_data_dir(builder), file_format="array_record"
+            builder.name, data_dir=data_dir, file_format="array_record"
         )
         examples = list(reader.as_data_source(split=split))
         images = np.stack([example["image"] for example in examples])[..., 0]
@@ -75,52 +76,37 @@ def source_files(builder: Any) -> dict[str, Path]:
     Raises:
         DownloadError: one is not on disk and cannot be had.
     """
-    sources = _sources(builder)
-    missing = [source for source in sources if not _on_disk(source, builder)]
-    folder = _downloads(builder)
+    folder, sources = _downloads(builder), _sources(builder)
+    missing = [source for source, path in sources if not path]
     if missing:
         download.fetch(builder.name, missing, folder)
     return {
-        source.file_name.removesuffix(".gz"): _on_disk(source, builder) or folder / source.file_name
-        for source in sources
+        source.file_name.removesuffix(".gz"): path or folder / source.file_name
+        for source, path in sources
     }
-
-
-def _sources(builder: Any) -> list[download.Source]:
-    return [
-        download.Source(url, int(info.size), info.checksum)
-        for url, info in builder.url_infos.items()
-    ]
-
-
-def _data_dir(builder: Any) -> Path:
-    return Path(builder.data_path).parents[1]
 
 
 def _downloads(builder: Any) -> Path:
     """Where files are downloaded to: beside those that tensorflow-datasets downloads itself."""
-    return _data_dir(builder) / "downloads" / str(builder.name)
+    return Path(builder.data_path).parents[1] / "downloads" / str(builder.name)
 
 
-def _on_disk(source: download.Source, builder: Any) -> Path | None:
-    """The file that has the sum of `source`, whoever downloaded it; None if there is none."""
-    for path in _candidates(source, _downloads(builder)):
-        try:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == source.sha256:
-                    return path
-        except OSError:  # one that cannot be read is as good as none
-            continue
-    return None
+def _sources(builder: Any) -> list[tuple[download.Source, Path | None]]:
+    """Each file of the dataset, and where it is on disk already, whoever downloaded it."""
+    sources = [
+        download.Source(url, int(info.size), info.checksum)
+        for url, info in builder.url_infos.items()
+    ]
+    return [(source, _on_disk(source, _downloads(builder))) for source in sources]
 
 
-def _candidates(source: download.Source, folder: Path) -> Iterator[Path]:
-    """Our name for it, and those that end as `tfds.download.DownloadManager` says that its do.
-
-    That names a file by its address and its sum in base64url, in a folder of the dataset, and did
-    so in the folder above it.
-    """
-    yield folder / source.file_name
+def _on_disk(source: download.Source, folder: Path) -> Path | None:
+    # `tfds.download.DownloadManager` names a file by its address and its sum in base64url, in a
+    # folder of the dataset, and did so in the folder above it.
     ending = base64.urlsafe_b64encode(bytes.fromhex(source.sha256)).decode().rstrip("=")
-    yield from folder.glob(f"*{ending}.gz")
-    yield from folder.parent.glob(f"*{ending}.gz")
+    theirs = [path for place in (folder, folder.parent) for path in place.glob(f"*{ending}.gz")]
+    for path in (folder / source.file_name, *theirs):
+        with contextlib.suppress(OSError), path.open("rb") as file:  # unreadable is as good as none
+            if hashlib.file_digest(file, "sha256").hexdigest() == source.sha256:
+                return path
+    return None

@@ -57,17 +57,15 @@ def broadcast(make: Callable[[], Tree], like: Tree) -> Tree:
     made = on_first(make)
     if not are_many():
         return like if made is None else made
-    leaves, structure = jax.tree.flatten(like if made is None else made)
-    arrays = [np.asarray(leaf) for leaf in leaves]
+    arrays = jax.tree.map(np.asarray, like if made is None else made)
     # As bytes: a broadcast is a sum with zeros, and -0.0 + 0.0 is 0.0.
-    sent = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)
-    content = np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes()
-    received, at = [], 0
-    for array in arrays:
-        flat = np.frombuffer(content, array.dtype, array.size, at)
-        received.append(flat.reshape(array.shape))
-        at += array.nbytes
-    tree: Tree = jax.tree.unflatten(structure, received)
+    sent = jax.tree.map(lambda array: np.frombuffer(array.tobytes(), np.uint8), arrays)
+    received = multihost_utils.broadcast_one_to_all(sent)
+
+    def as_sent(array: np.ndarray, content: Any) -> np.ndarray:
+        return np.frombuffer(np.asarray(content).tobytes(), array.dtype).reshape(array.shape)
+
+    tree: Tree = jax.tree.map(as_sent, arrays, received)
     return tree
 
 

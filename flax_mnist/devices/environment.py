@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from flax_mnist import __version__
 from flax_mnist.config import Config
 from flax_mnist.devices.runtime import compiler_options
-from flax_mnist.devices.sharding import topology
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
@@ -22,8 +21,14 @@ def describe(
     device: jax.Device, config: Config, mesh: Mesh | None = None
 ) -> dict[str, dict[str, Any]]:
     """The parts `topology` and `environment` of `config.json`; JSON."""
+    devices = mesh.size if mesh else 1  # that share each batch
+    processes = min(jax.process_count(), devices)
     return {
-        "topology": topology(mesh),
+        "topology": {
+            "processes": processes,
+            "devices": devices,
+            "devices_per_process": devices // processes,
+        },
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),

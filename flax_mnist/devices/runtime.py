@@ -14,9 +14,7 @@ from flax_mnist.files import cache_dir
 
 DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
 
-
 _EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
-
 
 _SETTINGS = (
     "jax_compilation_cache_dir", "jax_default_device", "jax_default_matmul_precision",
@@ -26,10 +24,7 @@ _SETTINGS = (
 
 
 def start(
-    device: DeviceName,
-    config: Config,
-    compilation_cache: bool = True,
-    cpu_devices: int = 1,
+    device: DeviceName, config: Config, compilation_cache: bool = True, cpu_devices: int = 1
 ) -> jax.Device:
     """`start_devices` and `set_precision` in one."""
     chosen = start_devices(device, compilation_cache, cpu_devices)
@@ -53,11 +48,8 @@ def start_devices(
     """
     if not compilation_cache:
         jax.config.update("jax_enable_compilation_cache", False)
-    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ and _can_be_written(_compiled()):
-        jax.config.update("jax_compilation_cache_dir", str(_compiled()))
-        # Every program of ours is small and quick to compile: keep them all.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    elif "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _keep_compiled(cache_dir() / "compiled")
     if cpu_devices > 1:
         with contextlib.suppress(RuntimeError):  # too late: it stays as it is
             jax.config.update("jax_num_cpu_devices", cpu_devices)
@@ -119,13 +111,11 @@ def _no_device(device: DeviceName) -> str:
     return f"--device {device}: there is none; JAX finds {there}.{remedy}"
 
 
-def _compiled() -> Path:
-    return cache_dir() / "compiled"
-
-
-def _can_be_written(folder: Path) -> bool:
-    try:
+def _keep_compiled(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # costs only the cache
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
+        if os.access(folder, os.W_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+            # Every program of ours is small and quick to compile: keep them all.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -66,14 +66,3 @@ def replicate(tree: Tree, mesh: Mesh | None) -> Tree:
     # `device_put` would send everything around, to see whether it is the same.
     put: Callable[..., Array] = jax.make_array_from_process_local_data
     return cast(Tree, jax.tree.map(lambda leaf: put(placement, np.asarray(leaf)), tree))
-
-
-def topology(mesh: Mesh | None) -> dict[str, int]:
-    """Processes and devices that share each batch, as they stand in `config.json`."""
-    devices = mesh.size if mesh else 1
-    processes = min(jax.process_count(), devices)
-    return {
-        "processes": processes,
-        "devices": devices,
-        "devices_per_process": devices // processes,
-    }
