@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from flax_mnist.cli.flags import Machine
 from flax_mnist.config import Config
@@ -20,7 +20,7 @@ class Inspect:
     """Show what a training step becomes: layers, jaxpr, matrix products, cost."""
 
     config: Config = dataclasses.field(default_factory=Config)
-    sections: tuple[Section, ...] = ("layers", "jaxpr", "products", "cost")
+    sections: tuple[Section, ...] = get_args(Section)
     """What to show."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
