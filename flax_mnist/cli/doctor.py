@@ -27,6 +27,7 @@ def _diagnose() -> Iterator[tuple[str, str]]:
     import jax
 
     from flax_mnist import __version__
+    from flax_mnist.data.dataset import KNOWN
     from flax_mnist.data.tfds import find_dataset
     from flax_mnist.devices.environment import PACKAGES, version
     from flax_mnist.files import cache_dir
@@ -42,8 +43,7 @@ def _diagnose() -> Iterator[tuple[str, str]]:
             yield "device", f"{device.platform}:{device.id} {device.device_kind}"
     except Exception as error:  # RuntimeError, or AssertionError where a plugin is missing
         yield "device", f"NONE: {error}. Look at JAX_PLATFORMS."
-    for name in ("mnist", "fashion_mnist", "kmnist"):
-        place = find_dataset(name)
-        yield name, place or "not on disk: downloaded at first use, or give --data-dir"
+    for name in KNOWN:
+        yield name, find_dataset(name) or "not on disk: downloaded at first use, or give --data-dir"
     yield "synthetic", "always there"
     yield "cache", str(cache_dir())

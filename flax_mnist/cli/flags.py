@@ -29,10 +29,8 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
 
-
 DataDir = Annotated[Path | None, directory("tensorflow-datasets' own")]
 RunDataDir = Annotated[Path | None, directory("the run's")]
-
 
 RunDataset = Annotated[
     DatasetName | None,
@@ -51,17 +49,11 @@ class Machine:
     debug: Switch = False
     """Show the traceback of an error."""
 
-    def start(self, config: Config, cpu_devices: int = 1) -> jax.Device:
+    def start(self, config: Config) -> jax.Device:
         """Makes JAX's settings, and returns the device that everything runs on."""
         from flax_mnist.devices import runtime
 
-        return runtime.start(self.device, config, not self.no_compilation_cache, cpu_devices)
-
-    def start_devices(self, cpu_devices: int) -> None:
-        """The part of `start` that needs no settings."""
-        from flax_mnist.devices import runtime
-
-        runtime.start_devices(self.device, not self.no_compilation_cache, cpu_devices)
+        return runtime.start(self.device, config, not self.no_compilation_cache)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +80,14 @@ class Devices:
     def __post_init__(self) -> None:
         if self.num_devices is not None and self.num_devices < 1:
             raise RequestError(f"num-devices is {self.num_devices}; it must be at least 1.")
-        told = (self.coordinator, self.num_processes, self.process_id)
-        if self.distributed == "auto" and told != (None, None, None):
-            raise RequestError("--distributed auto finds out the other flags: give it alone.")
-        self._all_peers()
-
-    def _all_peers(self) -> Peers:
-        told = (self.coordinator, self.num_processes, self.process_id)
-        return Peers(*told, timeout=self.peer_timeout)
+        _ = self.peers  # refuses what are none
 
     @property
     def peers(self) -> Peers | None:
         """The processes that train together; None where this one is alone."""
+        told = (self.coordinator, self.num_processes, self.process_id)
+        if self.distributed == "auto" and told != (None, None, None):
+            raise RequestError("--distributed auto finds out the other flags: give it alone.")
+        peers = Peers(*told, timeout=self.peer_timeout)
         is_alone = self.distributed == "off" and self.coordinator is None
-        return None if is_alone else self._all_peers()
+        return None if is_alone else peers

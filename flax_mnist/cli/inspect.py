@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from flax_mnist.cli.flags import Machine
 from flax_mnist.config import Config
 from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
-    from jax.stages import Compiled
+    from flax_mnist.show.inspection import Product
 
 Section = Literal["layers", "jaxpr", "products", "cost"]
 
@@ -20,7 +20,7 @@ class Inspect:
     """Show what a training step becomes: layers, jaxpr, matrix products, cost."""
 
     config: Config = dataclasses.field(default_factory=Config)
-    sections: tuple[Section, ...] = ("layers", "jaxpr", "products", "cost")
+    sections: tuple[Section, ...] = get_args(Section)
     """What to show."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
@@ -42,7 +42,8 @@ class Inspect:
         compiled = inspection.compile_step(traced)
         if "products" in self.sections:
             _title("The matrix products of the optimised HLO, in its order")
-            terminal.say(_product_table(compiled))
+            products = inspection.find_products(compiled.as_text() or "")
+            terminal.say(_product_table(products))
             terminal.say(
                 "\nBy: what the HLO says computes it. A plain dot is left to XLA's backend.\n"
                 "The whole HLO is written to DIR by XLA_FLAGS=--xla_dump_to=DIR, with\n"
@@ -58,10 +59,7 @@ def _title(title: str) -> None:
     terminal.say(f"{title}\n{'=' * len(title)}\n")
 
 
-def _product_table(compiled: Compiled) -> str:
-    from flax_mnist.show.inspection import find_products
-
-    products = find_products(compiled.as_text() or "")
+def _product_table(products: list[Product]) -> str:
     rows = [("pass and layer", "operands", "result", "FLOPs", "by")]
     for product in products:
         operands, flops = " ".join(product.operands), f"{product.flops:,}"

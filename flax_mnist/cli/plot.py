@@ -1,19 +1,14 @@
 """`flax-mnist plot`."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from flax_mnist.cli.flags import Switch
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,23 +37,19 @@ class Plot:
             raise RequestError("plot needs run folders.")
         if self.weights and len(self.runs) > 1:
             raise RequestError("--weights draws one run.")
-        from flax_mnist.show.figures import save
-
-        figure = self._weights() if self.weights else self._curves()
-        output = self.output or Path("weights.png" if self.weights else "loss.png")
-        save(figure, output)
-        terminal.say(f"Written to {output}")
-
-    def _weights(self) -> Figure:
-        from flax_mnist.show.kernels import draw_weights
+        from flax_mnist.show import figures
         from flax_mnist.store import run_folder
-        from flax_mnist.store.weights import load_weights
-
-        state_dict = load_weights(self.runs[0] / run_folder.WEIGHTS)
-        return draw_weights(state_dict["0.weight"].T)
-
-    def _curves(self) -> Figure:
-        from flax_mnist.show.figures import draw_curves
         from flax_mnist.store.metrics import read_finished
 
-        return draw_curves({str(path): read_finished(path) for path in self.runs})
+        if self.weights:
+            from flax_mnist.show.kernels import draw_weights
+            from flax_mnist.store.weights import load_weights
+
+            output = self.output or Path("weights.png")
+            weights = load_weights(self.runs[0] / run_folder.WEIGHTS)
+            figure = draw_weights(weights["0.weight"].T)
+        else:
+            output = self.output or Path("loss.png")
+            figure = figures.draw_curves({str(path): read_finished(path) for path in self.runs})
+        figures.save(figure, output)
+        terminal.say(f"Written to {output}")

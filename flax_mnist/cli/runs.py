@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -45,8 +46,6 @@ class Runs:
 
 _HEADER = ("run", "dataset", "epoch", "train", "test", "correct", "started")
 _SIDES = "<<>>>>>"
-
-
 _LEGEND = """
 train, test: mean loss in nats. correct: of the test images; * the best on its dataset."""
 
@@ -73,33 +72,25 @@ def _read(folder: Path) -> tuple[list[Run], dict[Path, str]]:
         raise RequestError(f"{folder}: there is no such folder.")
     runs, damages = [], {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        metrics: list[Metrics] = []
         try:
             record = read_config(path)
+            with contextlib.suppress(RequestError):  # it is imported, or in its first epoch
+                metrics = read_metrics(path)
         except RequestError:  # it is no run
             continue
         except DataError as error:
             damages[path] = str(error)
             continue
         started = datetime.fromtimestamp((path / run_folder.CONFIG).stat().st_mtime).astimezone()
-        try:
-            metrics = read_metrics(path)
-        except RequestError:  # it is imported, or in its first epoch
-            metrics = []
-        except DataError as error:
-            damages[path] = str(error)
-            continue
         runs.append(Run(path, started, record, metrics[-1] if metrics else None))
     return sorted(runs, key=lambda run: run.started), damages
 
 
 def _best(runs: list[Run]) -> dict[str, float]:
     """The highest test accuracy on each dataset."""
-    best: dict[str, float] = {}
-    for run in runs:
-        if run.last:
-            name = run.record.dataset
-            best[name] = max(best.get(name, 0), run.last.test_accuracy)
-    return best
+    # Sorted, so that of the runs on one dataset the best one has the last word.
+    return dict(sorted((run.record.dataset, run.last.test_accuracy) for run in runs if run.last))
 
 
 def _table(runs: list[Run]) -> str:

@@ -123,11 +123,13 @@ class Train:
 
     def _repeating(self, old: Path) -> Train:
         """The flags of an old run: defaults of those that are not given now."""
-        from flax_mnist.devices import processes
+        from flax_mnist.devices import processes, runtime
         from flax_mnist.runs.training import recorded
 
         if self.devices.peers:
-            self.machine.start_devices(self.devices.num_devices or 1)
+            keeps_programs = not self.machine.no_compilation_cache
+            count = self.devices.num_devices or 1
+            runtime.start_devices(self.machine.device, keeps_programs, count)
         with processes.watch_others():
             record = recorded(old)
         # Others would round differently. A run that goes on takes what there is.
