@@ -47,28 +47,20 @@ class Config:
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
         rate, sizes = self.learning_rate, self.hidden_sizes
         for field in ("epochs", "batch_size", "seed"):
-            value = getattr(self, field)
-            _require(type(value) is int, field.replace("_", "-"), value, "a whole number")
-        whole = all(type(size) is int for size in sizes)
-        _require(whole, "hidden-sizes", " ".join(map(str, sizes)), "whole numbers")
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(
-            1 <= self.batch_size < 2**31, "batch-size", self.batch_size, "from 1 to 2,147,483,647"
-        )
+            _require(self, field, type(getattr(self, field)) is int, "a whole number")
+        _require(self, "hidden_sizes", all(type(size) is int for size in sizes), "whole numbers")
+        _require(self, "epochs", self.epochs >= 1, "at least 1")
+        _require(self, "batch_size", 1 <= self.batch_size < 2**31, "from 1 to 2,147,483,647")
         # Beyond these float32 has only 0 and infinity.
-        _require(1e-37 < rate < 1e38, "learning-rate", rate, "above 0 and finite")
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        _require(
-            len(sizes) > 0 and min(sizes) > 0 and self.weights <= MAX_WEIGHTS,
-            "hidden-sizes",
-            " ".join(map(str, sizes)) or "empty",
-            f"one or more sizes above 0, with at most {MAX_WEIGHTS:,} weights in all",
-        )
-        _require(self.init in get_args(Init), "init", self.init, " or ".join(get_args(Init)))
-        precisions = get_args(Precision)
-        _require(self.precision in precisions, "precision", self.precision, " or ".join(precisions))
-        _require(type(self.deterministic) is bool, "deterministic", self.deterministic, "a bool")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        _require(self, "learning_rate", 1e-37 < rate < 1e38, "above 0 and finite")
+        _require(self, "momentum", 0 <= self.momentum < 1, "in [0, 1)")
+        fit = len(sizes) > 0 and min(sizes) > 0 and self.weights <= MAX_WEIGHTS
+        allowed = f"one or more sizes above 0, with at most {MAX_WEIGHTS:,} weights in all"
+        _require(self, "hidden_sizes", fit, allowed)
+        for field, choices in (("init", get_args(Init)), ("precision", get_args(Precision))):
+            _require(self, field, getattr(self, field) in choices, " or ".join(choices))
+        _require(self, "deterministic", type(self.deterministic) is bool, "a bool")
+        _require(self, "seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1")
 
     @property
     def sums_in_float64(self) -> bool:
@@ -98,7 +90,7 @@ class CheckpointPolicy:
 
     def __post_init__(self) -> None:
         self.steps(1)
-        _require(type(self.keep) is int and self.keep >= 1, "keep", self.keep, "at least 1")
+        _require(self, "keep", type(self.keep) is int and self.keep >= 1, "at least 1")
 
     def steps(self, steps_per_epoch: int) -> float:
         """At most, between two checkpoints; infinite, if there are to be none."""
@@ -116,6 +108,9 @@ MAX_WEIGHTS = 10**9
 """More than this is taken for a slip: they are 4 GB, and three times that in training."""
 
 
-def _require(holds: bool, field: str, value: object, allowed: str) -> None:
+def _require(settings: Config | CheckpointPolicy, field: str, holds: bool, allowed: str) -> None:
     if not holds:
-        raise RequestError(f"{field} is {value}; it must be {allowed}.")
+        value = getattr(settings, field)
+        if field == "hidden_sizes":
+            value = " ".join(map(str, value)) or "empty"
+        raise RequestError(f"{field.replace('_', '-')} is {value}; it must be {allowed}.")

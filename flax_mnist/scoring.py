@@ -103,37 +103,27 @@ def summary(
     """All of the above for JSON: None where there is no number."""
     confusion = confusion_matrix(probabilities, labels)
     right, images = confusion.diagonal(), confusion.sum(axis=1)
-    low, high = interval(right, images)
+    accuracy, (low, high) = class_accuracy(confusion), interval(right, images)
     bins = calibration(probabilities, labels)
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    counts = bins._asdict()
+    edges = counts.pop("edges")
     wrong = confident_mistakes(probabilities, labels, most_mistakes)
+    name, mistaken = np.array(names), probabilities[wrong]
     return {
         "images": len(labels),
         "test_accuracy": float(right.sum() / len(labels)),
         "classes": _rows(
-            name=np.array(names),
-            images=images,
-            right=right,
-            accuracy=class_accuracy(confusion),
-            low=low,
-            high=high,
+            name=name, images=images, right=right, accuracy=accuracy, low=low, high=high
         ),
         "confusion_matrix": confusion.tolist(),
         "expected_calibration_error": bins.expected_error,
-        "calibration": _rows(
-            above=bins.edges[:-1],
-            up_to=bins.edges[1:],
-            images=bins.images,
-            right=bins.right,
-            confidence=bins.confidence,
-            accuracy=bins.accuracy,
-        ),
+        "calibration": _rows(above=edges[:-1], up_to=edges[1:], **counts, accuracy=bins.accuracy),
         "mistakes": len(labels) - int(right.sum()),
         "most_confident_mistakes": _rows(
             index=wrong,
-            label=np.array(names)[labels[wrong]],
-            predicted=np.array(names)[predicted[wrong]],
-            confidence=confidence[wrong],
+            label=name[labels[wrong]],
+            predicted=name[mistaken.argmax(axis=1)],
+            confidence=mistaken.max(axis=1),
         ),
     }
 

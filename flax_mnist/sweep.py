@@ -137,14 +137,10 @@ class Outcome:
         params: Params,
         probabilities: NDArray[np.floating],
     ) -> None:
-        """Adds a member.
+        """Adds a member, which diverged if its loss is NaN.
 
-        Args:
-            config: its settings.
-            test_loss: nats; NaN if it diverged.
-            test_accuracy: 0 to 1.
-            params: on the host; they are copied where they are kept.
-            probabilities: of the classes of the test images, `[n, 10]`.
+        Its parameters are on the host, and copied where they are kept; its probabilities are of
+        the classes of the test images, `[n, 10]`.
         """
         if math.isnan(test_loss):
             self.diverged += 1

@@ -95,13 +95,15 @@ def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], k
             "Try a smaller --learning-rate."
         )
     path = _path(run_dir, step)
-    whole = Checkpoint(progress.epoch, progress.step, progress.seconds, dict(run), arrays)
     try:
         path.parent.mkdir(exist_ok=True)
         _remove_partial(run_dir)
-        write_atomically(path, _sealed(whole))
-        for old in steps(run_dir)[:-keep]:
-            _remove(_path(run_dir, old))
+        write_atomically(path, _sealed(progress, run, arrays))
+        for old in [_path(run_dir, step) for step in steps(run_dir)[:-keep]]:
+            if old.is_dir():  # somebody has put a folder in its place
+                shutil.rmtree(old)
+            else:
+                old.unlink()
     except OSError as error:
         raise FlaxMnistError(f"{path}: cannot be written ({error.strerror}).") from error
 
@@ -172,11 +174,7 @@ def steps(run_dir: Path) -> list[int]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a file of `save`'s.
-
-    Raises:
-        DataError: it is missing, or not what was saved.
-    """
+    """Reads a file of `save`'s; a `DataError` if it is missing, or not what was saved."""
     try:
         content = read(path)
     except FileNotFoundError as error:
@@ -201,16 +199,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(epoch, step, seconds, run, arrays)
 
 
-def _sealed(checkpoint: Checkpoint) -> bytes:
+def _sealed(progress: Progress, run: Mapping[str, Any], arrays: Arrays) -> bytes:
     """The content of a file."""
     metadata = {
-        "epoch": str(checkpoint.epoch),
-        "step": str(checkpoint.step),
-        "seconds": str(float(checkpoint.seconds)),
-        "run": json.dumps(checkpoint.run),
+        "epoch": str(progress.epoch),
+        "step": str(progress.step),
+        "seconds": str(float(progress.seconds)),
+        "run": json.dumps(dict(run)),
         "sha256": "0" * _DIGITS,
     }
-    content = safetensors.numpy.save(checkpoint.arrays, metadata)
+    content = safetensors.numpy.save(arrays, metadata)
     at = content.index(_BEFORE_DIGEST) + len(_BEFORE_DIGEST)
     return b"".join([content[:at], _digest(content, at), content[at + _DIGITS :]])
 
@@ -264,14 +262,6 @@ def _refuse_folders(run_dir: Path) -> None:
 def _remove_partial(run_dir: Path) -> None:
     """Removes what a killed process had not finished saving."""
     for path in (run_dir / FOLDER).glob(f"*{PARTIAL}"):
-        path.unlink()
-
-
-def _remove(path: Path) -> None:
-    """Removes an old checkpoint, or the folder that somebody has put in its place."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
         path.unlink()
 
 

@@ -13,8 +13,6 @@ from flax_mnist.files import read, write_atomically
 from flax_mnist.store.run_folder import CONFIG
 
 Kind = TypeVar("Kind")
-KNOWN_OF_WEIGHTS = ("hidden_sizes", "precision")
-"""The settings that weights alone tell."""
 
 
 class Record(NamedTuple):
@@ -45,7 +43,7 @@ def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> 
     """
     settings = dataclasses.asdict(record.config)
     if record.checkpoints is None:
-        settings = {name: settings[name] for name in KNOWN_OF_WEIGHTS}
+        settings = {name: settings[name] for name in ("hidden_sizes", "precision")}
     data_dir = record.data_dir and Path(os.path.expanduser(record.data_dir)).resolve()
     content = {
         "config": settings,
@@ -88,11 +86,7 @@ def read_config_text(path: Path) -> str:
 
 
 def parse_config(text: str, path: Path) -> Record:
-    """What the content of `config.json` says of the run at `path`.
-
-    Raises:
-        DataError: it is damaged.
-    """
+    """What the content of `config.json` says of the run at `path`; a `DataError` if damaged."""
     try:
         return _record(json.loads(text))
     except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:

@@ -66,14 +66,11 @@ def only_writer(path: Path) -> Iterator[None]:
         RequestError: another process does.
         FlaxMnistError: the folder cannot be written to.
     """
-    lock = filelock.FileLock(path / LOCK)
     try:
-        lock.acquire(blocking=False)
+        held = filelock.FileLock(path / LOCK).acquire(blocking=False)
     except filelock.Timeout as error:
         raise RequestError(f"{path}: another process is training there.") from error
     except OSError as error:
         raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()

@@ -1,7 +1,5 @@
 """A network as one file for other programs, tried before anyone gets it."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +17,6 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 MAX_BYTES = 2 * 10**9
 """Of weights; flatbuffers, the format of the file, ends at 2**31."""
 
-TRIED_BATCHES = (1, 3)
 TOLERANCE = 8
 """Of a probability, in epsilons of the format of the products: 9.5e-7 in float32. It is what
 the last bit of a logit from 32 to 64 can do; on a CPU there is no difference at all."""
@@ -50,8 +47,12 @@ def to_stablehlo(params: Params, model: MLP) -> bytes:
 
     (b,) = export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((b, 28, 28), jnp.uint8)
-    with _no_source_locations():
+    limit = jax.config.values["jax_traceback_in_locations_limit"]
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # no folders of this machine's in it
+    try:
         content = export.export(probabilities, platforms=PLATFORMS)(images).serialize()
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
     _require_same_predictions(content, params, model)
     return bytes(content)
 
@@ -69,7 +70,7 @@ def _require_same_predictions(content: bytearray, params: Params, model: MLP) ->
     loaded = export.deserialize(content)
     rng = np.random.default_rng(0)
     tolerance = TOLERANCE * float(jnp.finfo(model.dtype).eps)  # type: ignore[no-untyped-call]
-    for n in TRIED_BATCHES:
+    for n in (1, 3):
         images = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
         expected = np.asarray(predict(params, images, model=model))
         difference = np.abs(np.asarray(loaded.call(images)) - expected).max()
@@ -78,15 +79,3 @@ def _require_same_predictions(content: bytearray, params: Params, model: MLP) ->
                 f"The StableHLO export differs from predict by {difference:.1e}, which is more "
                 f"than {tolerance:.1e}; it was not written."
             )
-
-
-@contextlib.contextmanager
-def _no_source_locations() -> Iterator[None]:
-    """Keeps the names of this machine's folders out of lowered programs."""
-    name = "jax_traceback_in_locations_limit"
-    before = jax.config.values[name]
-    jax.config.update(name, 0)
-    try:
-        yield
-    finally:
-        jax.config.update(name, before)
