@@ -141,22 +141,20 @@ def sweep(
     if seeds > MAX_SEEDS:
         raise RequestError(f"seeds is {seeds:,}; it must be at most {MAX_SEEDS:,}.")
     members = combinations(config or Config(), learning_rates, momenta, seeds)
+    data_dir = None if data_dir is None else Path(data_dir)
     with runtime.settings_restored():
         count = memory.cpu_devices(len(members))
         place = runtime.start(device, members[0], compilation_cache, count)
         if not isinstance(dataset, Dataset):
-            dataset = load_dataset(dataset, None if data_dir is None else Path(data_dir))
+            dataset = load_dataset(dataset, data_dir)
         folder = None if run_dir is None else Path(run_dir)
-        path = run_folder.create(folder, f"sweep-{dataset.name}")
-        with run_folder.only_writer(path):
-            run_folder.require_no_run(path)  # now that nobody else can make one
+        with run_folder.taken(folder, f"sweep-{dataset.name}") as path:
             rows, outcomes = _train(
                 members, dataset, place, path / ROWS, observer or SweepObserver()
             )
             best = min(outcomes, key=lambda outcome: outcome.rank)
             if best.best:
-                where = None if data_dir is None else Path(data_dir)
-                _save_best(path / BEST, *best.best, rows, dataset, where, place)
+                _save_best(path / BEST, *best.best, rows, dataset, data_dir, place)
                 figures.save(figures.draw_sweep(rows), path / PICTURE)
     return Swept(path, dataset, outcomes, best)
 
