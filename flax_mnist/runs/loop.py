@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from flax_mnist.data.order import epoch_order, steps_per_epoch
 from flax_mnist.devices import sharding
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.errors import FlaxMnistError
-from flax_mnist.evaluation import Evaluation, evaluate
+from flax_mnist.evaluation import evaluate
 from flax_mnist.model import make_model
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.metrics import Metrics
@@ -93,17 +93,9 @@ def compile_chunks(
     square = np.zeros((256, 256), np.float32)
     jax.jit(lambda x: x.T @ x)(square).block_until_ready()
 
-    def run_chunk(
-        state: State,
-        losses: Losses,
-        images: ArrayLike,
-        labels: ArrayLike,
-        order: NDArray[np.int32],
-    ) -> tuple[State, Losses]:
-        after: tuple[State, Losses] = programs[len(order)](state, losses, images, labels, order)
-        return after
-
-    return run_chunk
+    return lambda state, losses, images, labels, order: programs[len(order)](
+        state, losses, images, labels, order
+    )
 
 
 def fit(
@@ -155,23 +147,24 @@ def fit(
                 yield progress, None
         model = make_model(config)
         progress = Progress(state, no_losses(model), progress.epoch + 1)
-        tested = score(state.params, *test, model=model)
-        yield progress, _metrics(progress.epoch, config, n, losses, seconds, tested)
+        test_loss, test_accuracy = map(float, score(state.params, *test, model=model))
+        if not math.isfinite(test_loss):
+            raise _not_finite(f"the test after epoch {progress.epoch}", config)
+        scores = float(losses.total) / steps, test_loss, test_accuracy
+        yield progress, metrics_of(config, n, progress.epoch, seconds, scores)
 
 
-def _metrics(
-    epoch: int, config: Config, n: int, losses: Losses, seconds: float, tested: Evaluation
+def metrics_of(
+    config: Config, n: int, epoch: int, seconds: float, scores: Iterable[float]
 ) -> Metrics:
-    test_loss = float(tested.loss)
-    if not math.isfinite(test_loss):
-        raise _not_finite(f"the test after epoch {epoch}", config)
-    steps = steps_per_epoch(config, n)
+    """What is said of an epoch of `n` images: `scores` are training and test loss and accuracy."""
+    train_loss, test_loss, test_accuracy = scores
     return Metrics(
         epoch=epoch,
-        step=epoch * steps,
-        train_loss=float(losses.total) / steps,
+        step=epoch * steps_per_epoch(config, n),
+        train_loss=train_loss,
         test_loss=test_loss,
-        test_accuracy=round(float(tested.accuracy), 6),
+        test_accuracy=round(test_accuracy, 6),
         seconds=round(seconds, 6),
         images_per_second=round(n / seconds, 1),
     )

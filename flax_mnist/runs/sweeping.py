@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
-from flax_mnist.data.order import epoch_order, steps_per_epoch
+from flax_mnist.data.order import epoch_order
 from flax_mnist.devices import environment, memory, runtime
 from flax_mnist.devices.memory import Plan, lanes
 from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import Evaluation, evaluate, predict
 from flax_mnist.model import Params, make_model
+from flax_mnist.runs.loop import metrics_of
 from flax_mnist.runs.observers import draw_curves
 from flax_mnist.show import figures
 from flax_mnist.store import run_folder
@@ -140,22 +141,20 @@ def sweep(
     if seeds > MAX_SEEDS:
         raise RequestError(f"seeds is {seeds:,}; it must be at most {MAX_SEEDS:,}.")
     members = combinations(config or Config(), learning_rates, momenta, seeds)
+    data_dir = None if data_dir is None else Path(data_dir)
     with runtime.settings_restored():
         count = memory.cpu_devices(len(members))
         place = runtime.start(device, members[0], compilation_cache, count)
         if not isinstance(dataset, Dataset):
-            dataset = load_dataset(dataset, None if data_dir is None else Path(data_dir))
+            dataset = load_dataset(dataset, data_dir)
         folder = None if run_dir is None else Path(run_dir)
-        path = run_folder.create(folder, f"sweep-{dataset.name}")
-        with run_folder.only_writer(path):
-            run_folder.require_no_run(path)  # now that nobody else can make one
+        with run_folder.taken(folder, f"sweep-{dataset.name}") as path:
             rows, outcomes = _train(
                 members, dataset, place, path / ROWS, observer or SweepObserver()
             )
             best = min(outcomes, key=lambda outcome: outcome.rank)
             if best.best:
-                where = None if data_dir is None else Path(data_dir)
-                _save_best(path / BEST, *best.best, rows, dataset, where, place)
+                _save_best(path / BEST, *best.best, rows, dataset, data_dir, place)
                 figures.save(figures.draw_sweep(rows), path / PICTURE)
     return Swept(path, dataset, outcomes, best)
 
@@ -227,11 +226,14 @@ def fit(plan: Plan, dataset: Dataset, programs: Programs) -> Iterator[Epoch]:
             began = time.perf_counter()
             state, losses = jax.block_until_ready(programs.train((state, order), *train))
             seconds = time.perf_counter() - began
-            scores = jax.device_get((losses, *programs.evaluate(state.params, *test)))
-            values = np.array(scores, np.float64)[:, : len(group)]
+            fetched = jax.device_get((losses, *programs.evaluate(state.params, *test)))
+            values = np.array(fetched, np.float64)[:, : len(group)]
             healthy &= np.isfinite(values).all(axis=0)
             values[:, ~healthy] = np.nan
-            metrics = _metrics(values, epoch, seconds, len(train.labels), template)
+            metrics = [
+                metrics_of(template, len(train.labels), epoch, seconds / len(group), scores)
+                for scores in values.T.tolist()
+            ]
             trained = None
             if epoch == template.epochs:
                 probabilities = programs.predict(state.params, test.images)
@@ -243,25 +245,6 @@ def _stacked_orders(members: Sequence[Config], epoch: int, n: int) -> NDArray[np
     """The members' orders of an epoch, `[members, n]`."""
     by_seed = {seed: epoch_order(seed, epoch, n) for seed in {config.seed for config in members}}
     return np.stack([by_seed[config.seed] for config in members])
-
-
-def _metrics(
-    values: NDArray[np.float64], epoch: int, seconds: float, n: int, config: Config
-) -> list[Metrics]:
-    """Of each member, from its training loss, test loss and test accuracy: `[3, members]`."""
-    share = seconds / values.shape[1]
-    return [
-        Metrics(
-            epoch=epoch,
-            step=epoch * steps_per_epoch(config, n),
-            train_loss=train_loss,
-            test_loss=test_loss,
-            test_accuracy=round(test_accuracy, 6),
-            seconds=round(share, 6),
-            images_per_second=round(n / share, 1),
-        )
-        for train_loss, test_loss, test_accuracy in values.T.tolist()
-    ]
 
 
 def collect(outcomes: dict[tuple[float, float], Outcome], epoch: Epoch) -> None:

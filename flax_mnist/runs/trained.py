@@ -127,9 +127,7 @@ def import_weights(
     config = config_of(weights)
     device = start(config)
     record = Record(config, dataset, f"weights of {file}", data_dir, class_names(dataset))
-    path = run_folder.create(run_dir, dataset)
-    with run_folder.only_writer(path):
-        run_folder.require_no_run(path)  # now that nobody else can make one
+    with run_folder.taken(run_dir, dataset) as path:
         save_weights(path / run_folder.WEIGHTS, from_torch_state_dict(weights))
         write_config(path, record, environment.describe(device, config))
     return path

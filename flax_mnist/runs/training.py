@@ -104,17 +104,16 @@ def train(
         mesh = sharding.make_mesh(sharding.choose_devices(place, num_devices))
         with processes.watch_others():
             agreement.barrier()
-            request = _resumed(folder, *asked) if resume else _new(folder, *asked)
+            request = _settled(folder, resume, *asked)
         runtime.set_precision(request.config)
         with processes.watch_others(2):
-            images = _load(request)
+            images = request.dataset
+            if not isinstance(images, Dataset):
+                images = load_dataset(images, request.data_dir)
             agreement.barrier()
         with processes.watch_others() as renew:
-
-            def take() -> str:
-                return str(held.enter_context(_folder(folder, images.name, resume)))
-
-            path = Path(agreement.broadcast_text(take))
+            taken = run_folder.taken(folder, images.name, resume)
+            path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))
             run = _Run(request, images, path, resume, place, mesh, renew, patience)
             return run.train(observers if processes.is_first() else ())
 
@@ -147,29 +146,20 @@ def dry_run(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> Metri
     return metrics
 
 
-def _new(
+def _settled(
     folder: Path | None,
+    resume: bool,
     config: Config | None,
     dataset: Dataset | DatasetName | None,
     data_dir: Path | None,
     checkpoints: CheckpointPolicy | None,
 ) -> Request:
-    """What is asked for; the tutorial's values where nothing is."""
-    if folder is not None:
-        agreement.on_first(lambda: run_folder.require_no_run(folder))  # before data are loaded
-    return Request(
-        config or Config(), dataset or "auto", data_dir, checkpoints or CheckpointPolicy()
-    )
-
-
-def _resumed(
-    folder: Path | None,
-    config: Config | None,
-    dataset: Dataset | DatasetName | None,
-    data_dir: Path | None,
-    checkpoints: CheckpointPolicy | None,
-) -> Request:
-    """What is asked for, if the run in the folder can go on with it; the run's where nothing is."""
+    """What is asked for; where nothing is, the tutorial's values, or those of the run to resume."""
+    if not resume:
+        if folder is not None:
+            agreement.on_first(lambda: run_folder.require_no_run(folder))  # before data are loaded
+        policy = checkpoints or CheckpointPolicy()
+        return Request(config or Config(), dataset or "auto", data_dir, policy)
     if folder is None:
         raise RequestError("--resume needs the --run-dir of the run to go on with.")
     record = recorded(folder)
@@ -188,41 +178,23 @@ def _resumed(
     return Request(config, dataset, data_dir or record.data_dir, policy)
 
 
-def _load(request: Request) -> Dataset:
-    if isinstance(request.dataset, Dataset):
-        return request.dataset
-    return load_dataset(request.dataset, request.data_dir)
-
-
-@contextlib.contextmanager
-def _folder(run_dir: Path | None, dataset_name: str, resume: bool) -> Iterator[Path]:
-    """The run folder, with nobody else writing there."""
-    path = run_folder.create(run_dir, dataset_name, resume)
-    with run_folder.only_writer(path):
-        if not resume:
-            run_folder.require_no_run(path)  # now that nobody else can make one
-        yield path
-
-
+@dataclasses.dataclass
 class _Run:
     """A training whose folder and images are there."""
 
-    def __init__(
-        self,
-        request: Request,
-        dataset: Dataset,
-        folder: Path,
-        resume: bool,
-        device: jax.Device,
-        mesh: Mesh | None,
-        renew: Callable[[], None],
-        patience: signals.Patience,
-    ) -> None:
-        self.request, self.dataset, self.folder, self.resume = request, dataset, folder, resume
-        self.device, self.mesh, self.renew, self.patience = device, mesh, renew, patience
-        self.config, self.checkpoints = request.config, request.checkpoints
-        self.steps = steps_per_epoch(self.config, len(dataset.train.labels))
-        self.identity = checkpoint.identity(self.config, dataset)
+    request: Request
+    dataset: Dataset
+    folder: Path
+    resume: bool
+    device: jax.Device
+    mesh: Mesh | None
+    renew: Callable[[], None]
+    patience: signals.Patience
+
+    def __post_init__(self) -> None:
+        self.config, self.checkpoints = self.request.config, self.request.checkpoints
+        self.steps = steps_per_epoch(self.config, len(self.dataset.train.labels))
+        self.identity = checkpoint.identity(self.config, self.dataset)
 
     def train(self, observers: Sequence[Observer]) -> Training:
         """Trains from where the run stands to its last epoch."""
@@ -262,8 +234,10 @@ class _Run:
                 signum = agreement.largest(received() or 0)
                 next_step = step + min(chunk, self.steps - progress.step)
                 if signum or step == start.last_step or next_step > saved + every:
-                    self._save(step, progress)
                     saved = step
+                    if processes.is_first():
+                        keep = self.checkpoints.keep
+                        checkpoint.save(self.folder, step, progress, self.identity, keep)
                 if signum:
                     raise self._stopped(signum, f"{step:,} of {start.last_step:,}")
         return Training(self.folder, config, progress.epoch, history, progress.state.params)
@@ -290,10 +264,6 @@ class _Run:
         progress = checkpoint.restore(self.folder, beginning, self.identity) or beginning
         cut_metrics(self.folder, progress.epoch)
         return progress
-
-    def _save(self, step: int, progress: Progress) -> None:
-        if processes.is_first():
-            checkpoint.save(self.folder, step, progress, self.identity, self.checkpoints.keep)
 
     def _write_config(self) -> None:
         record = Record(

@@ -74,3 +74,13 @@ def only_writer(path: Path) -> Iterator[None]:
         raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
     with held:
         yield
+
+
+@contextlib.contextmanager
+def taken(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Iterator[Path]:
+    """The folder that `create` makes, with nobody else writing there; raises what both raise."""
+    path = create(run_dir, dataset_name, resume)
+    with only_writer(path):
+        if not resume:
+            require_no_run(path)  # now that nobody else can make one
+        yield path
