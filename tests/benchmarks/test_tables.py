@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,4 +100,7 @@ def test_a_row_that_was_held_back_in_most_rounds_is_warned_of(result: dict[str, 
     slow = result["rows"][0]["turns"][0]
     turned = [slow, *({**slow, "seconds": [9.0], "round": i} for i in (1, 2))]
     rows = [{**result["rows"][0], "turns": turned}, *result["rows"][1:]]
-    assert "WARNING: N1 stayed behind" in table.render({**result, "rows": rows})
+    # On a busy machine it is not the only one.
+    warning = r"WARNING: N1(, \w+)* stayed behind"
+    assert re.search(warning, table.render({**result, "rows": rows}))
+    assert not re.search(warning, table.render({**result, "rows": result["rows"][1:]}))
