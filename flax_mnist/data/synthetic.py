@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
@@ -42,6 +41,7 @@ STROKES: tuple[tuple[str, ...], ...] = (
     ("61 40 22 44 66 68 49 28 26 44 63 61", "50 31 33 54 73 71 50, 54 36 38 59 78 76 54"),
     ("72 50 31 23 45 64 72, 72 65 59", "71 50 31 23 45 64 71, 71 66 48 29"),
 )
+
 
 _SIDE = 28
 # Images drawn at once: their distances fit the cache of one core. The draws of random bits
@@ -90,25 +90,32 @@ def load(folder: Path | None = None) -> Arrays:
 
     Raises FlaxMnistError where this machine draws other bytes than `SHA256` promises.
     """
-    # The digest in the name keeps apart what different versions of this module draw.
-    path = (folder or cache_dir()) / f"synthetic-{SHA256[:16]}.safetensors"
     try:
+        # The digest in the name keeps apart what different versions of this module draw.
+        path = (folder or cache_dir()) / f"synthetic-{SHA256[:16]}.safetensors"
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         pass
+    except ImportError:  # where only JAX and NumPy are installed, nothing is cached
+        return _checked(generate())
     except (OSError, DataError) as error:
         message = f"drawing the digits again, {path} is unusable: {error}"
         warnings.warn(message, FlaxMnistWarning, stacklevel=2)
-    arrays = generate()
+    arrays = _checked(generate())
+    with contextlib.suppress(OSError, FlaxMnistError):
+        _write(path, arrays)
+    return arrays
+
+
+def _checked(arrays: Arrays) -> Arrays:
     if (found := digest(arrays)) != SHA256:
         raise FlaxMnistError(f"the built-in digits have SHA-256 {found} here instead of {SHA256}")
-    with contextlib.suppress(OSError, FlaxMnistError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, safetensors.numpy.save(arrays))
     return arrays
 
 
 def _read(path: Path) -> Arrays:
+    import safetensors.numpy
+
     try:
         arrays: Arrays = safetensors.numpy.load(path.read_bytes())
     except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
@@ -116,6 +123,13 @@ def _read(path: Path) -> Arrays:
     if digest(arrays) != SHA256:
         raise DataError("its contents have changed")
     return arrays
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    import safetensors.numpy
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, safetensors.numpy.save(arrays))
 
 
 def _draw(labels: NDArray[np.uint8], bits: np.random.PCG64) -> NDArray[np.uint8]:
