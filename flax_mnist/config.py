@@ -111,6 +111,6 @@ MAX_WEIGHTS = 10**9
 def _require(settings: Config | CheckpointPolicy, field: str, holds: bool, allowed: str) -> None:
     if not holds:
         value = getattr(settings, field)
-        if field == "hidden_sizes":
+        if isinstance(value, tuple):
             value = " ".join(map(str, value)) or "empty"
         raise RequestError(f"{field.replace('_', '-')} is {value}; it must be {allowed}.")

@@ -108,12 +108,12 @@ def summary(
     counts = bins._asdict()
     edges = counts.pop("edges")
     wrong = confident_mistakes(probabilities, labels, most_mistakes)
-    name, mistaken = np.array(names), probabilities[wrong]
+    classes, mistaken = np.array(names), probabilities[wrong]
     return {
         "images": len(labels),
         "test_accuracy": float(right.sum() / len(labels)),
         "classes": _rows(
-            name=name, images=images, right=right, accuracy=accuracy, low=low, high=high
+            name=classes, images=images, right=right, accuracy=accuracy, low=low, high=high
         ),
         "confusion_matrix": confusion.tolist(),
         "expected_calibration_error": bins.expected_error,
@@ -121,8 +121,8 @@ def summary(
         "mistakes": len(labels) - int(right.sum()),
         "most_confident_mistakes": _rows(
             index=wrong,
-            label=name[labels[wrong]],
-            predicted=name[mistaken.argmax(axis=1)],
+            label=classes[labels[wrong]],
+            predicted=classes[mistaken.argmax(axis=1)],
             confidence=mistaken.max(axis=1),
         ),
     }

@@ -113,8 +113,7 @@ def fit(
         dataset: on what.
         progress: from `begin`, or any that this function yielded; its state is donated.
         run_chunk: from `compile_chunks`.
-        chunk: steps, as `run_chunk` was compiled for.
-        mesh: likewise.
+        chunk, mesh: as `run_chunk` was compiled for.
 
     Yields:
         After each chunk the progress, good until the next one is asked for, and the metrics where
@@ -125,11 +124,8 @@ def fit(
     """
     train, test = sharding.replicate((dataset.train, dataset.test), mesh)
     images, labels = jax.block_until_ready(train)  # else the first epoch would wait for them
-    score = jax.jit(
-        evaluate,
-        static_argnames="model",
-        compiler_options=compiler_options(config.deterministic),
-    )
+    options = compiler_options(config.deterministic)
+    score = jax.jit(evaluate, static_argnames="model", compiler_options=options)
     n = len(dataset.train.labels)
     steps = steps_per_epoch(config, n)
     while progress.epoch < config.epochs:

@@ -141,17 +141,15 @@ def sweep(
     if seeds > MAX_SEEDS:
         raise RequestError(f"seeds is {seeds:,}; it must be at most {MAX_SEEDS:,}.")
     members = combinations(config or Config(), learning_rates, momenta, seeds)
-    data_dir = None if data_dir is None else Path(data_dir)
+    data_dir, folder = (None if path is None else Path(path) for path in (data_dir, run_dir))
+    observer = observer or SweepObserver()
     with runtime.settings_restored():
         count = memory.cpu_devices(len(members))
         place = runtime.start(device, members[0], compilation_cache, count)
         if not isinstance(dataset, Dataset):
             dataset = load_dataset(dataset, data_dir)
-        folder = None if run_dir is None else Path(run_dir)
         with run_folder.taken(folder, f"sweep-{dataset.name}") as path:
-            rows, outcomes = _train(
-                members, dataset, place, path / ROWS, observer or SweepObserver()
-            )
+            rows, outcomes = _train(members, dataset, place, path / ROWS, observer)
             best = min(outcomes, key=lambda outcome: outcome.rank)
             if best.best:
                 _save_best(path / BEST, *best.best, rows, dataset, data_dir, place)

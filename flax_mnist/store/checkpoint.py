@@ -174,7 +174,11 @@ def steps(run_dir: Path) -> list[int]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a file of `save`'s; a `DataError` if it is missing, or not what was saved."""
+    """Reads a file of `save`'s.
+
+    Raises:
+        DataError: it is missing, or not what was saved.
+    """
     try:
         content = read(path)
     except FileNotFoundError as error:

@@ -61,7 +61,12 @@ def cut_metrics(path: Path, epochs: int) -> None:
 
 
 def read_finished(path: Path) -> list[Metrics]:
-    """`read_metrics` of a run that has at least one epoch, a `RequestError` if it has none yet."""
+    """As `read_metrics`, of a run that has at least one epoch.
+
+    Raises:
+        RequestError: the folder holds no metrics, or no epoch is finished yet.
+        DataError: a line is damaged; the message names it.
+    """
     rows = read_metrics(path)
     if not rows:
         raise RequestError(f"{path}: has not finished its first epoch.")

@@ -86,7 +86,11 @@ def read_config_text(path: Path) -> str:
 
 
 def parse_config(text: str, path: Path) -> Record:
-    """What the content of `config.json` says of the run at `path`; a `DataError` if damaged."""
+    """What the content of `config.json` says of the run at `path`.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         return _record(json.loads(text))
     except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
