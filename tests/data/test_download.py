@@ -73,7 +73,13 @@ def test_the_proxy_is_asked_that_the_environment_names(server, sources, tmp_path
     assert files_in(tmp_path)["a.gz"] == FILES["a.gz"]
 
 
-def test_a_bar_on_a_terminal_tells_what_and_how_much(sources, tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_over_at_once", [False, True])
+def test_a_bar_on_a_terminal_tells_what_and_how_much(
+    is_over_at_once, sources, tmp_path, monkeypatch
+):
+    if is_over_at_once:  # before anyone looks
+        monkeypatch.setattr(download._Transfer, "start", download._Transfer.run)
+
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
