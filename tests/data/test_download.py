@@ -78,7 +78,8 @@ def test_a_bar_on_a_terminal_tells_what_and_how_much(
     is_over_at_once, sources, tmp_path, monkeypatch
 ):
     if is_over_at_once:  # before anyone looks
-        monkeypatch.setattr(download._Transfer, "start", download._Transfer.run)
+        start = "flax_mnist.data.download._Transfer.start"
+        monkeypatch.setattr(start, lambda transfer: transfer.run())
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
