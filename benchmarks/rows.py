@@ -11,16 +11,13 @@ from typing import Any, Literal
 class Variant:
     """One way to run a row. Of several the fastest is taken, after trials that are kept."""
 
-    entry: str
-    """`module:class` of the `Program`."""
+    entry: str  #: `module:class` of the `Program`.
+    #: What its constructor takes besides the data and the settings.
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What its constructor takes besides the data and the settings."""
-    needs: tuple[str, ...] = ()
-    """Packages besides NumPy."""
+    needs: tuple[str, ...] = ()  #: Packages besides NumPy.
+    #: Whether one thread may beat all of them: both are tried. JAX always takes all.
     tune_threads: bool = False
-    """Whether one thread may beat all of them: both are tried. JAX always takes all."""
-    label: str | None = None
-    """What tells it apart from the row's other variants."""
+    label: str | None = None  #: What tells it apart from the row's other variants.
 
     def missing(self, cores: int) -> str | None:
         """Why it cannot run here, as far as that can be told without starting it."""
@@ -38,13 +35,12 @@ class Variant:
 class Row:
     name: str
     label: str
+    #: headline: batch 64, float32, every image once an epoch, the short last batch kept, the update
+    #: included, one network. Whatever breaks that rule is labelled.
     kind: Literal["headline", "labelled", "ceiling"]
-    """headline: batch 64, float32, every image once an epoch, the short last batch kept, the update
-    included, one network. Whatever breaks that rule is labelled."""
     family: Literal["pytorch", "ours", "peers", "ceilings"]
     variants: tuple[Variant, ...]
-    quick: bool = False
-    """Whether `--quick` has it."""
+    quick: bool = False  #: Whether `--quick` has it.
 
     def candidates(self, cores: int, device: str) -> list[tuple[Variant, int]] | str:
         """Variants and numbers of threads to try; where there are none, the reason."""
@@ -90,10 +86,8 @@ def _ceiling(name: str, tune_threads: bool = False, **options: Any) -> tuple[Var
     )
 
 
-PEAK_SIZE = 2048
-"""Rows of the large product: 17 GFLOP, far more work than memory traffic."""
-COPY_SIZE = 2**26
-"""Numbers in the large copy: 268 MB, more than any cache."""
+PEAK_SIZE = 2048  #: Rows of the large product: 17 GFLOP, far more work than memory traffic.
+COPY_SIZE = 2**26  #: Numbers in the large copy: 268 MB, more than any cache.
 
 _TUTORIAL = (_loader("Tutorial"),)
 _TUNED = tuple(_loader("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2))

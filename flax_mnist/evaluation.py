@@ -14,10 +14,9 @@ from flax_mnist.model import MLP, Params, log_probs, nll_loss
 class Evaluation(NamedTuple):
     """How good a network is on a set of images."""
 
-    loss: Float[Array, ""]
-    """Mean negative log-likelihood over the images, nats."""
+    loss: Float[Array, ""]  #: Mean negative log-likelihood over the images, nats.
+    #: Share of the images whose likeliest class is their label, 0 to 1.
     accuracy: Float32[Array, ""]
-    """Share of the images whose likeliest class is their label, 0 to 1."""
 
 
 @functools.partial(jax.jit, static_argnames="model")

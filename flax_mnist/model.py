@@ -24,10 +24,8 @@ class MLP(nn.Module):
 
     hidden_sizes: tuple[int, ...] = Config.hidden_sizes
     init_rule: Init = Config.init
-    dtype: DTypeLike = jnp.float32
-    """Of the products and activations."""
-    param_dtype: DTypeLike = jnp.float32
-    """Of the weights, the logits and the log-probabilities."""
+    dtype: DTypeLike = jnp.float32  #: Of the products and activations.
+    param_dtype: DTypeLike = jnp.float32  #: Of the weights, the logits and the log-probabilities.
 
     def __call__(self, inputs: Float[Array, "batch 784"]) -> Float[Array, "batch 10"]:
         """Log-probabilities, of `param_dtype`."""

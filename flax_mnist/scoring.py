@@ -11,21 +11,17 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 BINS = 10
-Z95 = 1.959964
-"""Of the normal distribution 95 % lie within so many standard deviations."""
+Z95 = 1.959964  #: Of the normal distribution 95 % lie within so many standard deviations.
 
 
 class Calibration(NamedTuple):
     """Whether the network is right as often as it says; an entry for each bin of confidence."""
 
+    #: From 0 to 1. A bin is without its lower and with its upper edge.
     edges: Float[np.ndarray, " bins+1"]
-    """From 0 to 1. A bin is without its lower and with its upper edge."""
-    images: Int[np.ndarray, " bins"]
-    """How many have a confidence in the bin."""
-    right: Int[np.ndarray, " bins"]
-    """How many of them are classified rightly."""
-    confidence: Float[np.ndarray, " bins"]
-    """Mean over the bin's images; NaN where there are none."""
+    images: Int[np.ndarray, " bins"]  #: How many have a confidence in the bin.
+    right: Int[np.ndarray, " bins"]  #: How many of them are classified rightly.
+    confidence: Float[np.ndarray, " bins"]  #: Mean over the bin's images; NaN where there are none.
 
     @property
     def accuracy(self) -> Float[np.ndarray, " bins"]:

@@ -120,14 +120,12 @@ class Outcome:
 
     learning_rate: float
     momentum: float
-    diverged: int = 0
-    """Members that did. All else is of the others."""
+    diverged: int = 0  #: Members that did. All else is of the others.
     test_losses: list[float] = dataclasses.field(default_factory=list)
     test_accuracies: list[float] = dataclasses.field(default_factory=list)
+    #: The sum of theirs, of the test images' classes: `[n, 10]`.
     probabilities: NDArray[np.floating] | float = 0.0
-    """The sum of theirs, of the test images' classes: `[n, 10]`."""
-    best: tuple[Config, Params] | None = None
-    """The one with the lowest test loss."""
+    best: tuple[Config, Params] | None = None  #: The one with the lowest test loss.
 
     def add(
         self,

@@ -29,10 +29,9 @@ class State(NamedTuple):
 class Losses(NamedTuple):
     """What is kept of the losses of an epoch's batches so far."""
 
-    total: Float[Array | np.ndarray, ""]
-    """Their sum, nats."""
+    total: Float[Array | np.ndarray, ""]  #: Their sum, nats.
+    #: After how many of them the sum was finite. Once it is not, it never is again.
     finite: Int32[Array | np.ndarray, ""]
-    """After how many of them the sum was finite. Once it is not, it never is again."""
 
 
 @functools.cache  # jit knows an optimizer by identity: the same numbers must be the same object

@@ -23,8 +23,7 @@ from flax_mnist.store.weights import StateDict, to_torch_state_dict
 class TutorialRun(NamedTuple):
     """What a training came to."""
 
-    losses: list[float]
-    """Each epoch's mean over its batches, nats."""
+    losses: list[float]  #: Each epoch's mean over its batches, nats.
     weights: StateDict
     test_loss: float
     test_accuracy: float
@@ -82,12 +81,9 @@ def four_runs(dataset: Dataset, config: Config) -> FourRuns:
 class Drift(NamedTuple):
     """How far float32 trainings are apart."""
 
-    between: float
-    """The frameworks, from each other."""
-    torch: float
-    """PyTorch, from its own float64 training."""
-    jax: float
-    """JAX, from its own float64 training."""
+    between: float  #: The frameworks, from each other.
+    torch: float  #: PyTorch, from its own float64 training.
+    jax: float  #: JAX, from its own float64 training.
 
     @property
     def allowed(self) -> float:
@@ -136,10 +132,9 @@ class Tost(NamedTuple):
     theirs: float
     margin: float
     low: float
-    high: float
-    """`low` to `high` is the difference's 90 % confidence interval."""
+    high: float  #: `low` to `high` is the difference's 90 % confidence interval.
+    #: The larger of the two tests' p-values: below 0.05 just when the interval is in the margin.
     p: float
-    """The larger of the two tests' p-values: below 0.05 just when the interval is in the margin."""
 
 
 def tost(ours: Any, theirs: Sequence[float], margin: float) -> Tost:

@@ -14,10 +14,9 @@ from benchmarks.harness.machine import ROOT
 from benchmarks.harness.program import Settings
 from benchmarks.rows import Variant
 
-PATIENCE = 900.0
-"""Seconds after which a process that has not answered is given up."""
+PATIENCE = 900.0  #: Seconds after which a process that has not answered is given up.
+#: Where a worker's standard error goes: libraries warn of much that is no row's fault.
 ERRORS = None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
-"""Where a worker's standard error goes: libraries warn of much that is no row's fault."""
 
 
 class RowError(Exception):

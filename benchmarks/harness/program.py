@@ -28,10 +28,8 @@ class Settings:
     dataset: DatasetName = "synthetic"
     data_dir: str | None = None
     device: Literal["cpu", "gpu", "tpu"] = "cpu"
-    models: int = 8
-    """Networks that the rows of many models train at once."""
-    compilation_cache: bool = False
-    """Whether JAX may load what an earlier process compiled."""
+    models: int = 8  #: Networks that the rows of many models train at once.
+    compilation_cache: bool = False  #: Whether JAX may load what an earlier process compiled.
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
@@ -46,14 +44,11 @@ class Program:
     cannot run.
     """
 
-    models: int = 1
-    """Networks trained at once."""
-    epochs_per_call: int = 1
-    """Epochs that one call of `epoch` trains."""
+    models: int = 1  #: Networks trained at once.
+    epochs_per_call: int = 1  #: Epochs that one call of `epoch` trains.
+    #: Spent in the constructor on compiling. What the first call costs is measured from outside.
     compile_seconds: float = 0.0
-    """Spent in the constructor on compiling. What the first call costs is measured from outside."""
-    device: str = "cpu"
-    """What it runs on, as its framework calls it."""
+    device: str = "cpu"  #: What it runs on, as its framework calls it.
 
     def epoch(self) -> None:
         """Shuffles, then shows every training image once; may return before the device is done."""

@@ -38,10 +38,9 @@ class Trial:
     threads: int
     process: Process | None = None
     problem: RowError | None = None
-    first_seconds: float = 0.0
-    """Of its first call, which may compile."""
+    first_seconds: float = 0.0  #: Of its first call, which may compile.
+    #: Of its fastest later call: whatever else the machine did meanwhile only added to it.
     seconds: float = math.inf
-    """Of its fastest later call: whatever else the machine did meanwhile only added to it."""
 
     def begin(self, settings: Settings, best: "Trial | None") -> None:
         """Starts its process and makes two calls, unless the best one so far is far ahead."""
@@ -96,10 +95,8 @@ class Entrant:
     row: Row
     result: dict[str, Any]
     process: Process | None = None
-    epoch_seconds: float = 0.0
-    """Of one call, as far as it is known."""
-    best: float = 0.0
-    """Of one call, in its trials or its best turn so far."""
+    epoch_seconds: float = 0.0  #: Of one call, as far as it is known.
+    best: float = 0.0  #: Of one call, in its trials or its best turn so far.
     trials: list[Trial] = dataclasses.field(default_factory=list)
 
     def choose(self, trial: Trial) -> None:

@@ -21,26 +21,18 @@ class Line:
     label: str
     kind: str
     family: str
-    status: str
-    """ok, invalid, skipped or failed."""
-    note: str | None = None
-    """Why it is not ok, or how it was tuned."""
-    step_seconds: Estimate | None = None
-    """Of one step of one model."""
+    status: str  #: ok, invalid, skipped or failed.
+    note: str | None = None  #: Why it is not ok, or how it was tuned.
+    step_seconds: Estimate | None = None  #: Of one step of one model.
     images_per_second: Estimate | None = None
     to_tutorial: Estimate | None = None
-    to_pytorch: Estimate | None = None
-    """To the fastest valid PyTorch row under the headline rule."""
-    of_products: Estimate | None = None
-    """Of the rate of G1."""
-    of_peak: float | None = None
-    """Of the rate of G2."""
-    rate: str | None = None
-    """Of a ceiling that has no steps."""
+    to_pytorch: Estimate | None = None  #: To the fastest valid PyTorch row under the headline rule.
+    of_products: Estimate | None = None  #: Of the rate of G1.
+    of_peak: float | None = None  #: Of the rate of G2.
+    rate: str | None = None  #: Of a ceiling that has no steps.
     compile_seconds: float | None = None
     memory: int | None = None
-    accuracy: float | None = None
-    """Of several models, the mean."""
+    accuracy: float | None = None  #: Of several models, the mean.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,7 @@ from benchmarks.tables.statistics import Estimate
 from benchmarks.tables.summary import Line, Summary, summarize
 from flax_mnist.show.text import markdown
 
-WIDTH = 110
-"""Columns that fit a terminal and a README."""
+WIDTH = 110  #: Columns that fit a terminal and a README.
 
 HEADER = (
     "row", "µs/step", "images/s, 95 %", "x P1", "x torch", "%G1", "%peak", "comp.", "MB", "correct",

@@ -53,19 +53,15 @@ KNOWN = {
 class Split(NamedTuple):
     """Images and what they show."""
 
-    images: UInt8[np.ndarray, "n 28 28"]
-    """0 is background."""
-    labels: Int32[np.ndarray, " n"]
-    """In [0, 10)."""
+    images: UInt8[np.ndarray, "n 28 28"]  #: 0 is background.
+    labels: Int32[np.ndarray, " n"]  #: In [0, 10).
 
 
 class Dataset(NamedTuple):
     """A training and a test split."""
 
-    name: DatasetName
-    """mnist, fashion_mnist, kmnist or synthetic; never auto."""
-    source: str
-    """Where it came from, for people."""
+    name: DatasetName  #: mnist, fashion_mnist, kmnist or synthetic; never auto.
+    source: str  #: Where it came from, for people.
     class_names: tuple[str, ...]
     train: Split
     test: Split

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 
 from flax_mnist.errors import FlaxMnistError
 
+#: Seconds after which a network from which nothing at all has come counts as out of reach.
 ANSWER_TIMEOUT = 3.0
-"""Seconds after which a network from which nothing at all has come counts as out of reach."""
 
+#: Seconds that a server which has answered once may take to connect again or to send more.
 READ_TIMEOUT = 10.0
-"""Seconds that a server which has answered once may take to connect again or to send more."""
 
-ATTEMPTS = 3
-"""How often a file is asked for that a server fails to send rightly."""
+ATTEMPTS = 3  #: How often a file is asked for that a server fails to send rightly.
 
 
 class DownloadError(FlaxMnistError):
@@ -30,8 +29,7 @@ class Source(NamedTuple):
     """A file that can be had from the network."""
 
     url: str
-    size: int
-    """Bytes."""
+    size: int  #: Bytes.
     sha256: str
 
     @property

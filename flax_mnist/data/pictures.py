@@ -12,15 +12,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from flax_mnist.errors import RequestError
 
 Invert = Literal["auto", "yes", "no"]
+#: The others are rare, and for one, EPS, Pillow would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-"""The others are rare, and for one, EPS, Pillow would start Ghostscript."""
 
 MAX_PIXELS = 50_000_000
-LARGE = 1000
-"""Pixels a side; a larger picture is made smaller first. Of a digit 20 are kept."""
+LARGE = 1000  #: Pixels a side; a larger picture is made smaller first. Of a digit 20 are kept.
 
-FAINTEST_INK = 16
-"""Grey levels of 255; what differs less from its ground is taken for ground."""
+FAINTEST_INK = 16  #: Grey levels of 255; what differs less from its ground is taken for ground.
 
 
 def read_image(path: Path, invert: Invert = "auto") -> UInt8[np.ndarray, "28 28"]:

@@ -64,14 +64,12 @@ def _width(config: Config) -> int:
 class Plan(NamedTuple):
     """Which members are trained together, and where."""
 
+    #: One after the other; only the last may be smaller than the first.
     groups: list[Sequence[Config]]
-    """One after the other; only the last may be smaller than the first."""
+    #: Stands for every member: it has a momentum, and so a velocity, if any of them has.
     template: Config
-    """Stands for every member: it has a momentum, and so a velocity, if any of them has."""
-    mesh: Mesh
-    """The devices over which each group is spread."""
-    bytes: int
-    """Estimate of the memory that is needed on all of them together."""
+    mesh: Mesh  #: The devices over which each group is spread.
+    bytes: int  #: Estimate of the memory that is needed on all of them together.
 
 
 def make_plan(

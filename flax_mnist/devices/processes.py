@@ -21,14 +21,13 @@ import jax
 from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError, last_words
 
+#: Seconds that JAX may wait longer than we do: it ends a process with a page of C++ names.
 MARGIN = 5
-"""Seconds that JAX may wait longer than we do: it ends a process with a page of C++ names."""
 
+#: What errors of communication are about, whatever their class.
 _LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadline", re.IGNORECASE)
-"""What errors of communication are about, whatever their class."""
 
-_timeout: int | None = None
-"""Of the peers that this process has joined; None while it is alone."""
+_timeout: int | None = None  #: Of the peers that this process has joined; None while it is alone.
 
 
 @contextlib.contextmanager

@@ -30,8 +30,7 @@ class Start(NamedTuple):
     config: Config
     dataset: Dataset
     device: jax.Device
-    progress: Progress
-    """Where it begins, or goes on."""
+    progress: Progress  #: Where it begins, or goes on.
     resumed: bool
     steps_per_epoch: int
 

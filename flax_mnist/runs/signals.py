@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager
 from flax_mnist.errors import last_words
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_patient = False
-"""Whether someone will look at `_received` soon."""
+_patient = False  #: Whether someone will look at `_received` soon.
 
 _received: int | None = None
 
@@ -50,9 +49,9 @@ def word(signum: int) -> str:
     return _WORDS[signal.Signals(signum)]
 
 
+#: What a training enters with its first step: what it is given tells after each of its chunks the
+#: number of the signal for which it shall end, or None.
 Patience = Callable[[], AbstractContextManager[Callable[[], int | None]]]
-"""What a training enters with its first step: what it is given tells after each of its chunks the
-number of the signal for which it shall end, or None."""
 
 
 @contextlib.contextmanager

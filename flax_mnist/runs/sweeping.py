@@ -40,8 +40,7 @@ from flax_mnist.sweep import (
 )
 from flax_mnist.train import State, init_state
 
-MAX_SEEDS = 100_000
-"""More than this is taken for a slip: they would train for a day."""
+MAX_SEEDS = 100_000  #: More than this is taken for a slip: they would train for a day.
 ROWS, PICTURE, BEST = "sweep.jsonl", "loss.png", "best"
 
 
@@ -53,40 +52,34 @@ class Programs(NamedTuple):
     predict: Callable[..., Array]
 
 
-Rows = list[tuple[Config, Metrics]]
-"""Members, each with what is known of it after an epoch."""
+Rows = list[tuple[Config, Metrics]]  #: Members, each with what is known of it after an epoch.
 
 
 class Trained(NamedTuple):
     """A group at its end, on the host."""
 
-    params: Params
-    """Each leaf `[members, ...]`."""
-    probabilities: NDArray[np.floating]
-    """Of the classes of the test images: `[members, n, 10]`."""
+    params: Params  #: Each leaf `[members, ...]`.
+    probabilities: NDArray[np.floating]  #: Of the classes of the test images: `[members, n, 10]`.
 
 
 class Epoch(NamedTuple):
     """What is known of a group after an epoch."""
 
-    group: int
-    """From 0."""
+    group: int  #: From 0.
+    #: Of each member. Losses and accuracy are NaN from the epoch on in which a loss is not finite;
+    #: the seconds are the member's share of the group's.
     rows: Rows
-    """Of each member. Losses and accuracy are NaN from the epoch on in which a loss is not finite;
-    the seconds are the member's share of the group's."""
-    trained: Trained | None
-    """After the last epoch."""
+    trained: Trained | None  #: After the last epoch.
 
 
 class Swept(NamedTuple):
     """What a sweep came to."""
 
-    folder: Path
-    """It holds `sweep.jsonl` and, where not all diverged, a picture and the best run."""
+    folder: Path  #: It holds `sweep.jsonl` and, where not all diverged, a picture and the best run.
     dataset: Dataset
     outcomes: list[Outcome]
+    #: Of the setting that is best; its own `best` is None where every member diverged.
     best: Outcome
-    """Of the setting that is best; its own `best` is None where every member diverged."""
 
 
 class SweepObserver:

@@ -33,12 +33,10 @@ StartJax = Callable[[Config], jax.Device]
 class TrainedModel(NamedTuple):
     """A network, its weights, and where they come from."""
 
-    path: Path
-    """The run folder or the file."""
+    path: Path  #: The run folder or the file.
     model: MLP
     params: Params
-    record: Record | None
-    """What is known of its run; nothing where the weights came as a file."""
+    record: Record | None  #: What is known of its run; nothing where the weights came as a file.
 
     @property
     def class_names(self) -> tuple[str, ...]:

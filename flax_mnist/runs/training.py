@@ -29,15 +29,11 @@ from flax_mnist.store.record import Record, parse_config, read_config_text, writ
 class Training(NamedTuple):
     """What a training came to."""
 
-    folder: Path
-    """The run folder, which holds it."""
+    folder: Path  #: The run folder, which holds it.
     config: Config
-    epochs: int
-    """How many the run has."""
-    metrics: list[Metrics]
-    """Of the epochs that were trained now; none where the run had them all."""
-    params: Params
-    """The parameters after the last epoch."""
+    epochs: int  #: How many the run has.
+    metrics: list[Metrics]  #: Of the epochs that were trained now; none where the run had them all.
+    params: Params  #: The parameters after the last epoch.
 
 
 class Request(NamedTuple):

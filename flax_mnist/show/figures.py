@@ -21,25 +21,22 @@ from flax_mnist.errors import RequestError
 from flax_mnist.files import write_atomically
 from flax_mnist.store.metrics import Metrics
 
+#: Okabe and Ito's, safe for the colour-blind, https://jfly.uni-koeln.de/color/, but for their
+#: yellow, which white ground swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, safe for the colour-blind, https://jfly.uni-koeln.de/color/, but for their
-yellow, which white ground swallows."""
 
 BLUE, GREY = COLOURS[0], "#BBBBBB"
 
-MARKERS = "osD^vP*X<>p"
-"""11, beside 7 colours: no pair of them comes twice in 77 runs."""
+MARKERS = "osD^vP*X<>p"  #: 11, beside 7 colours: no pair of them comes twice in 77 runs.
 
-LONGEST_NAME = 40
-"""Characters."""
+LONGEST_NAME = 40  #: Characters.
 
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "clip_on": False}
 TRAINING: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
 MEMBER: dict[str, Any] = {"linewidth": 0.7, "markersize": 3, "alpha": 0.45}
 MEAN: dict[str, Any] = {"linewidth": 2, "markersize": 5}
 
-MOST_MARKERS = 10
-"""On a curve."""
+MOST_MARKERS = 10  #: On a curve.
 
 
 def open_axes(axes: Axes) -> None:

@@ -72,14 +72,12 @@ def count_by_hand(config: Config) -> tuple[int, str]:
 class Product(NamedTuple):
     """A matrix product in an optimised program."""
 
-    source: str
-    """The pass and the layer that it comes from."""
-    operands: tuple[str, ...]
-    """Two, as XLA writes types: `f32[64,784]`."""
+    source: str  #: The pass and the layer that it comes from.
+    operands: tuple[str, ...]  #: Two, as XLA writes types: `f32[64,784]`.
     result: str
+    #: What the HLO says of who computes it: the kind of a fusion, the target of a call, or `dot`,
+    #: which the backend does as it thinks best.
     by: str
-    """What the HLO says of who computes it: the kind of a fusion, the target of a call, or `dot`,
-    which the backend does as it thinks best."""
 
     @property
     def flops(self) -> int:

@@ -32,11 +32,11 @@ from flax_mnist.show.prediction import Prediction
 from flax_mnist.show.results import Findings, draw_confusion
 from flax_mnist.store.metrics import Metrics
 
-MAX_WEIGHTS = 20_000_000
-"""More make a page of over 100 MB, which no browser opens gladly."""
+MAX_WEIGHTS = 20_000_000  #: More make a page of over 100 MB, which no browser opens gladly.
 
 MOST_MISTAKES = 24
 
+#: Of the page's own arithmetic with that of a run, by the run's precision.
 AGREEMENT = {
     "float32": "its percentages are those of flax-mnist predict.",
     "bfloat16": "flax-mnist predict, which computes in bfloat16 for this run, may differ from its "
@@ -44,7 +44,6 @@ AGREEMENT = {
     "float64": "its percentages are those of flax-mnist predict, although the weights, float64 in "
     "the run, are rounded to float32 here.",
 }
-"""Of the page's own arithmetic with that of a run, by the run's precision."""
 
 NOT_MNIST = (
     '<p class="warning"><strong>This is not MNIST.</strong> The network was trained and tested '
@@ -55,13 +54,10 @@ NOT_MNIST = (
 class History(NamedTuple):
     """How a run was trained."""
 
-    name: str
-    """Of the run; like all text of the page it may hold anything, and is escaped."""
+    name: str  #: Of the run; like all text of the page it may hold anything, and is escaped.
     config: Config
-    environment: Mapping[str, Any]
-    """Versions, device and command, as `config.json` has them."""
-    metrics: Sequence[Metrics]
-    """Of its epochs."""
+    environment: Mapping[str, Any]  #: Versions, device and command, as `config.json` has them.
+    metrics: Sequence[Metrics]  #: Of its epochs.
 
 
 def require_room(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> None:

@@ -10,8 +10,7 @@ from jaxtyping import UInt8
 from flax_mnist.show import terminal
 
 LONGEST_BAR = 40
-WIDE_ENOUGH_FOR_IMAGE = 60
-"""Columns of a terminal."""
+WIDE_ENOUGH_FOR_IMAGE = 60  #: Columns of a terminal.
 
 HALF_BLOCKS = " ▄▀█"
 SHADES = " .:-=+*#%@"
@@ -20,15 +19,11 @@ SHADES = " .:-=+*#%@"
 class Prediction(NamedTuple):
     """Everything that is shown of one prediction."""
 
-    title: str
-    """Which image it is."""
+    title: str  #: Which image it is.
     image: UInt8[np.ndarray, "28 28"]
-    label: str | None
-    """The name of its class, where that is known."""
-    names: Sequence[str]
-    """Of the ten classes."""
-    probabilities: Sequence[float]
-    """Of the classes, in the same order."""
+    label: str | None  #: The name of its class, where that is known.
+    names: Sequence[str]  #: Of the ten classes.
+    probabilities: Sequence[float]  #: Of the classes, in the same order.
 
     @property
     def likeliest(self) -> str:

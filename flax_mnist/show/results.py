@@ -23,18 +23,15 @@ from flax_mnist.show.prediction import Prediction
 PREDICTION_COLUMNS = 3
 MISTAKE_COLUMNS = 5
 
-MOST_MISTAKES = 25
-"""In a report."""
+MOST_MISTAKES = 25  #: In a report.
 
 
 class Findings(NamedTuple):
     """What a network makes of the test images of a dataset."""
 
     dataset: Dataset
-    loss: float
-    """Mean over the test images, nats; finite."""
-    probabilities: Float[np.ndarray, "n classes"]
-    """Of the classes of the test images."""
+    loss: float  #: Mean over the test images, nats; finite.
+    probabilities: Float[np.ndarray, "n classes"]  #: Of the classes of the test images.
 
     @property
     def confusion(self) -> Int[np.ndarray, "classes classes"]:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from flax_mnist.store.metrics import Metrics
 
 
-WIDE_ENOUGH_FOR_LOSS = 80
-"""Columns."""
+WIDE_ENOUGH_FOR_LOSS = 80  #: Columns.
 
 
 class _Console(Console):

@@ -51,14 +51,10 @@ class Progress(NamedTuple):
     """Where a run stands: all that is needed to go on from there as if it had never stopped."""
 
     state: State
-    losses: Losses
-    """Of the unfinished epoch."""
-    epoch: int = 0
-    """Epochs finished."""
-    step: int = 0
-    """Steps done in the unfinished epoch."""
-    seconds: float = 0.0
-    """Wall time of training in the unfinished epoch."""
+    losses: Losses  #: Of the unfinished epoch.
+    epoch: int = 0  #: Epochs finished.
+    step: int = 0  #: Steps done in the unfinished epoch.
+    seconds: float = 0.0  #: Wall time of training in the unfinished epoch.
 
 
 class Checkpoint(NamedTuple):
@@ -66,12 +62,9 @@ class Checkpoint(NamedTuple):
 
     epoch: int
     step: int
-    seconds: float
-    """These three as in `Progress`."""
-    run: dict[str, Any]
-    """What the checkpoint belongs to."""
-    arrays: Arrays
-    """The leaves of state and losses."""
+    seconds: float  #: These three as in `Progress`.
+    run: dict[str, Any]  #: What the checkpoint belongs to.
+    arrays: Arrays  #: The leaves of state and losses.
 
 
 def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], keep: int) -> None:

@@ -12,18 +12,12 @@ from flax_mnist.store.run_folder import METRICS
 class Metrics(NamedTuple):
     """What is known after an epoch."""
 
-    epoch: int
-    """Counted from 1."""
-    step: int
-    """Steps done since the run began."""
-    train_loss: float
-    """Mean of the losses of the epoch's batches, nats."""
-    test_loss: float
-    """Mean over the test images, nats."""
-    test_accuracy: float
-    """Share of the test images that are classified rightly, 0 to 1."""
-    seconds: float
-    """Wall time of the epoch's training alone."""
+    epoch: int  #: Counted from 1.
+    step: int  #: Steps done since the run began.
+    train_loss: float  #: Mean of the losses of the epoch's batches, nats.
+    test_loss: float  #: Mean over the test images, nats.
+    test_accuracy: float  #: Share of the test images that are classified rightly, 0 to 1.
+    seconds: float  #: Wall time of the epoch's training alone.
     images_per_second: float
 
 

@@ -20,14 +20,13 @@ class Record(NamedTuple):
 
     config: Config
     dataset: DatasetName
-    source: str
-    """Where the images, or the weights of an imported run, came from."""
+    source: str  #: Where the images, or the weights of an imported run, came from.
     data_dir: Path | None
     class_names: tuple[str, ...]
+    #: None of an imported run: it was not trained here.
     checkpoints: CheckpointPolicy | None = None
-    """None of an imported run: it was not trained here."""
+    #: That shared each batch; only read, from the topology. None where it is not known.
     devices: int | None = None
-    """That shared each batch; only read, from the topology. None where it is not known."""
 
 
 def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> None:

@@ -24,11 +24,10 @@ from flax_mnist.files import write_atomically
 from flax_mnist.model import Params
 
 StateDict = dict[str, NDArray[np.floating]]
-MAX_BYTES = 10**10
-"""A larger file is not read; the largest network there is in float64 has 8 GB."""
+MAX_BYTES = 10**10  #: A larger file is not read; the largest network there is in float64 has 8 GB.
 
+#: Bytes of the pickle in a `.pt` file; 30 layers need 7 kB, their numbers lie beside it.
 MAX_PICKLE = 2**13
-"""Bytes of the pickle in a `.pt` file; 30 layers need 7 kB, their numbers lie beside it."""
 
 
 def to_torch_state_dict(params: Params) -> StateDict:

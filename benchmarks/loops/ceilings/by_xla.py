@@ -12,8 +12,7 @@ from benchmarks.harness.program import PIXELS, Program, Settings, layer_shapes
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
 
-dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-"""In full float32."""
+dot = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)  #: In full float32.
 
 
 class OnXla(Program):
