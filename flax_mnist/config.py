@@ -68,10 +68,14 @@ class Config:
         return self.precision == "float64" or (self.precision == "float32" and self.deterministic)
 
     @property
+    def layers(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of each layer, from the first to the last."""
+        return list(pairwise((PIXELS, *self.hidden_sizes, CLASSES)))
+
+    @property
     def weights(self) -> int:
         """How many there are in all layers, biases left out."""
-        sizes = (PIXELS, *self.hidden_sizes, CLASSES)
-        return sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
+        return sum(fan_in * fan_out for fan_in, fan_out in self.layers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,8 +11,6 @@ from flax_mnist.config import Config, DatasetName
 
 Weights = dict[str, NDArray[Any]]
 """By PyTorch's names and layouts: `0.weight` [128, 784], `0.bias` [128], `2.weight`, ..."""
-
-PIXELS, CLASSES = 784, 10
 
 
 class UnavailableError(Exception):
@@ -66,20 +63,14 @@ class Program:
         return None
 
 
-def layer_shapes(config: Config) -> list[tuple[int, int]]:
-    """[fan_in, fan_out] of each kernel, from the input to the output."""
-    return list(pairwise((PIXELS, *config.hidden_sizes, CLASSES)))
-
-
 def epoch_flops(config: Config, n: int) -> int:
     """Floating-point operations in the matrix products of an epoch of `n` images.
 
     For each layer one product forward, one for the kernel's gradient and one for that of its
     inputs, which the first layer does not need: the images are not trained.
     """
-    layers = layer_shapes(config)
-    forward = sum(fan_in * fan_out for fan_in, fan_out in layers)
-    return 2 * n * (3 * forward - layers[0][0] * layers[0][1])
+    fan_in, fan_out = config.layers[0]
+    return 2 * n * (3 * config.weights - fan_in * fan_out)
 
 
 def initial_layers(
@@ -87,7 +78,7 @@ def initial_layers(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Kernel [fan_in, fan_out] and bias [fan_out] of each layer, by the rule of torch.nn.Linear."""
     layers = []
-    for fan_in, fan_out in layer_shapes(config):
+    for fan_in, fan_out in config.layers:
         bound = fan_in**-0.5
         kernel, bias = (rng.uniform(-bound, bound, shape) for shape in ((fan_in, fan_out), fan_out))
         layers.append((kernel.astype(np.float32), bias.astype(np.float32)))

@@ -8,7 +8,8 @@ import jax
 import keras
 import numpy as np
 
-from benchmarks.harness.program import PIXELS, Program, Settings, Weights, layer_shapes, normalize
+from benchmarks.harness.program import Program, Settings, Weights, normalize
+from flax_mnist.config import PIXELS
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
 
@@ -27,7 +28,7 @@ class Fit(Program):
         self.batch_size = config.batch_size
         keras.utils.set_random_seed(config.seed)
         layers = [keras.layers.Input((PIXELS,))]
-        for i, (fan_in, size) in enumerate(layer_shapes(config)):
+        for i, (fan_in, size) in enumerate(config.layers):
             # torch.nn.Linear's rule.
             rule = keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
             activation = "relu" if i < len(config.hidden_sizes) else None

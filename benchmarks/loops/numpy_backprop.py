@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import program
-from flax_mnist.config import Config
+from flax_mnist.config import PIXELS, Config
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order
 
@@ -88,10 +88,9 @@ class Workspace:
     """The memory of a step for one batch size."""
 
     def __init__(self, batch: int, config: Config) -> None:
-        shapes = program.layer_shapes(config)
-        sizes = [program.PIXELS, *(fan_out for _, fan_out in shapes)]
+        sizes = [PIXELS, *(fan_out for _, fan_out in config.layers)]
         self.activations = [np.empty((batch, size), np.float32) for size in sizes]
         self.gradients = [np.empty((batch, size), np.float32) for size in sizes]
-        self.kernels = [np.empty(shape, np.float32) for shape in shapes]
+        self.kernels = [np.empty(shape, np.float32) for shape in config.layers]
         self.range = np.arange(batch)
         self.ones = np.ones(batch, np.float32)

@@ -2,7 +2,6 @@
 
 import math
 import re
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from jax.stages import Compiled, Traced
 from rich import box
 
-from flax_mnist.config import CLASSES, PIXELS, Config
+from flax_mnist.config import PIXELS, Config
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.model import make_model
 from flax_mnist.show import text
@@ -61,9 +60,8 @@ def count_by_hand(config: Config) -> tuple[int, str]:
     A layer has one product in the forward pass and one for the gradient of its kernel. All but the
     first have a third one, for the gradient of their input: images are not trained.
     """
-    layers = list(pairwise((PIXELS, *config.hidden_sizes, CLASSES)))
-    products = [2] + [3] * (len(layers) - 1)
-    terms = [(n, *layer) for n, layer in zip(products, layers, strict=True)]
+    products = [2] + [3] * len(config.hidden_sizes)
+    terms = [(n, *layer) for n, layer in zip(products, config.layers, strict=True)]
     total = 2 * config.batch_size * sum(math.prod(term) for term in terms)
     written = " + ".join(" x ".join(map(str, term)) for term in terms)
     return total, f"2 x {config.batch_size} x ({written})"

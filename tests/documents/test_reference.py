@@ -55,7 +55,7 @@ PUBLIC = dict(item for name, tree in MODULES.items() for item in definitions(nam
 
 
 def docstrings(node: ast.Module | Definition) -> Iterator[str]:
-    """Its own, and those below its fields or constants."""
+    """Its own, and those below its fields or constants; comments, `#:`, are `COMMENTS`."""
     yield ast.get_docstring(node) or ""
     for field, below in itertools.pairwise([] if isinstance(node, ast.FunctionDef) else node.body):
         match field, below:
@@ -65,6 +65,24 @@ def docstrings(node: ast.Module | Definition) -> Iterator[str]:
             ):
                 if not name.startswith("_"):
                     yield text
+
+
+def comments(path: Path) -> Iterator[str]:
+    """What `#:` says of each field and constant of a module: behind it, or in the lines above."""
+    block: list[str] = []
+    for line in path.read_text("utf-8").splitlines():
+        code, mark, said = line.partition("#: ")
+        name = re.match(r"[ ]*(\w+)", code or line)
+        if mark and not code.strip():
+            block.append(said)
+        elif mark or block:
+            assert name, f"{path}: {line}"
+            if not name[1].startswith("_"):
+                yield " ".join([*block, said])
+            block = []
+
+
+COMMENTS = [said for path in sorted(ROOT.glob("flax_mnist/**/[!_]*.py")) for said in comments(path)]
 
 
 def letters(text: str) -> str:
@@ -109,6 +127,9 @@ def test_every_docstring_is_in_it(pages: str) -> None:
         for docstring in docstrings(node):
             first_paragraph = docstring.split("\n\n")[0]
             assert letters(first_paragraph) in text, f"{name}: {first_paragraph}"
+    assert len(COMMENTS) > 70
+    for comment in COMMENTS:
+        assert letters(comment) in text, comment
     assert "Returntype" not in text  # what stands before a colon in the first line of "Returns:"
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from benchmarks.harness.program import PIXELS, Program, Settings, layer_shapes
+from benchmarks.harness.program import Program, Settings
+from flax_mnist.config import PIXELS
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
 
@@ -40,7 +41,7 @@ class XlaProducts(OnXla):
         super().__init__(settings)
         config = settings.config
         full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        kernels = [jnp.full(shape, 1 / shape[0]) for shape in layer_shapes(config)]
+        kernels = [jnp.full(shape, 1 / shape[0]) for shape in config.layers]
         self.arguments = kernels, jnp.ones((config.batch_size, PIXELS))
 
         def epoch(kernels: list[Array], images: Array) -> list[Array]:
