@@ -25,24 +25,15 @@ if TYPE_CHECKING:
     from flax_mnist.train import train_epoch as train_epoch
     from flax_mnist.train import train_step as train_step
 
-_MODULE_OF = {
-    "Config": "config",
-    "Dataset": "data.dataset",
-    "MLP": "model",
-    "State": "train",
-    "cross_entropy_loss": "model",
-    "evaluate": "evaluation",
-    "from_torch_state_dict": "store.weights",
-    "init_state": "train",
-    "load_dataset": "data.dataset",
-    "nll_loss": "model",
-    "normalize": "model",
-    "predict": "evaluation",
-    "sgd": "train",
-    "to_torch_state_dict": "store.weights",
-    "train_epoch": "train",
-    "train_step": "train",
+_NAMES = {
+    "config": ["Config"],
+    "data.dataset": ["Dataset", "load_dataset"],
+    "evaluation": ["evaluate", "predict"],
+    "model": ["MLP", "cross_entropy_loss", "nll_loss", "normalize"],
+    "store.weights": ["from_torch_state_dict", "to_torch_state_dict"],
+    "train": ["State", "init_state", "sgd", "train_epoch", "train_step"],
 }
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = sorted(_MODULE_OF)
 

@@ -111,8 +111,7 @@ def log_probs(
 
 
 def nll_loss(
-    log_probs: Float[Array | np.ndarray, "batch classes"],
-    labels: Int[Array | np.ndarray, " batch"],
+    log_probs: Float[Array | np.ndarray, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, ""]:
     """Mean negative log-likelihood, as `torch.nn.NLLLoss`; of the dtype of `log_probs`.
 
@@ -122,8 +121,7 @@ def nll_loss(
 
 
 def cross_entropy_loss(
-    logits: Float[Array | np.ndarray, "batch classes"],
-    labels: Int[Array | np.ndarray, " batch"],
+    logits: Float[Array | np.ndarray, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, ""]:
     """Mean cross-entropy, as `torch.nn.CrossEntropyLoss`: log-softmax, then `nll_loss`."""
     return nll_loss(jax.nn.log_softmax(logits), labels)

@@ -61,9 +61,7 @@ def confusion_matrix(
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
-def class_accuracy(
-    confusion: Int[np.ndarray, "classes classes"],
-) -> Float[np.ndarray, " classes"]:
+def class_accuracy(confusion: Int[np.ndarray, "classes classes"]) -> Float[np.ndarray, " classes"]:
     """Share of a class's images that are recognised; NaN of a class without images."""
     return _ratio(confusion.diagonal(), confusion.sum(axis=1))
 

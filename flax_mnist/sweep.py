@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -160,7 +160,7 @@ class Outcome:
         return float(np.mean(np.argmax(self.probabilities, axis=-1) == labels))
 
 
-def outcomes_of(members: Sequence[Config]) -> dict[tuple[float, float], Outcome]:
+def outcomes_of(members: Iterable[Config]) -> dict[tuple[float, float], Outcome]:
     """One for each learning rate and momentum, with nothing in it yet."""
     settings = dict.fromkeys((config.learning_rate, config.momentum) for config in members)
     return {setting: Outcome(*setting) for setting in settings}

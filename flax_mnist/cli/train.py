@@ -138,9 +138,12 @@ class Train:
 
     def train(self) -> None:
         from flax_mnist.devices import processes
+        from flax_mnist.devices.place import Place
         from flax_mnist.runs import signals
         from flax_mnist.runs.training import train
 
+        keeps_programs = not self.machine.no_compilation_cache
+        count, peers = self.devices.num_devices, self.devices.peers
         trained = train(
             self.config,
             self.dataset,
@@ -149,10 +152,7 @@ class Train:
             resume=self.checkpoints.resume,
             checkpoints=self.checkpoints.policy,
             observers=self.output.observers(),
-            device=self.machine.device,
-            num_devices=self.devices.num_devices,
-            compilation_cache=not self.machine.no_compilation_cache,
-            peers=self.devices.peers,
+            place=Place(self.machine.device, count, peers, keeps_programs),
             patience=signals.patience,
         )
         if not trained.metrics and self.output.is_for_people and processes.is_first():

@@ -23,14 +23,14 @@ from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.metrics import Metrics
 from flax_mnist.train import Losses, State, init_state, make_optimizer, no_losses, train_steps
 
+#: `train_steps` of one model and optimizer: state, losses, images, labels and order.
 RunChunk = Callable[[State, Losses, ArrayLike, ArrayLike, NDArray[np.int32]], tuple[State, Losses]]
-"""`train_steps` of one model and optimizer: state, losses, images, labels and order."""
 
 CHUNK_STEPS = 20_000
+#: About a second's work: for so long a run may have no ear for a signal.
 CHUNK_FLOPS = {"cpu": 5e10, "gpu": 1e13, "tpu": 1e13}
-"""About a second's work: for so long a run may have no ear for a signal."""
+#: Devices that share one process's threads may lock each other out after some hundred steps.
 MANY_CPUS_STEPS = 32
-"""Devices that share one process's threads may lock each other out after some hundred steps."""
 
 
 def begin(config: Config) -> Progress:
@@ -39,13 +39,9 @@ def begin(config: Config) -> Progress:
 
 
 def chunk_steps(config: Config, n: int, at_most: float = math.inf, mesh: Mesh | None = None) -> int:
-    """How many steps run in one go; a whole epoch of the tutorial's network.
+    """How many steps of an epoch of `n` images run in one go: of the tutorial's network all.
 
-    Args:
-        config: of the run.
-        n: images in an epoch.
-        at_most: so that something can be done after every so many steps.
-        mesh: of devices that share each batch.
+    After `at_most` something can be done in between.
     """
     # A product with each weight in the forward pass, two in the backward pass.
     flops = 6 * config.batch_size * config.weights
@@ -109,11 +105,8 @@ def fit(
     """Trains chunk by chunk until `config.epochs` epochs are finished.
 
     Args:
-        config: how.
-        dataset: on what.
         progress: from `begin`, or any that this function yielded; its state is donated.
-        run_chunk: from `compile_chunks`.
-        chunk, mesh: as `run_chunk` was compiled for.
+        run_chunk: from `compile_chunks`, for chunks of `chunk` steps on the same mesh.
 
     Yields:
         After each chunk the progress, good until the next one is asked for, and the metrics where

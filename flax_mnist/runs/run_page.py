@@ -13,13 +13,9 @@ from flax_mnist.store.weights import to_torch_state_dict
 
 
 def write_page(run_dir: Path, output: Path, data_dir: Path | None, start: StartJax) -> None:
-    """Writes the page of a run.
+    """Writes the page of the run in `run_dir` to the file `output`.
 
-    Args:
-        run_dir: the run folder.
-        output: the file to write.
-        data_dir: a folder with the run's images, where they are not where they were.
-        start: makes JAX's settings for the run's config.
+    The run's images are looked for in `data_dir` where they are not where they were.
 
     Raises:
         RequestError: the folder holds no run, the run has no epoch yet, or its network has more

@@ -11,9 +11,8 @@ from contextlib import AbstractContextManager
 from flax_mnist.errors import last_words
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_patient = False  #: Whether someone will look at `_received` soon.
-
 _received: int | None = None
+_patient = False  #: Whether someone will look at `_received` soon.
 
 
 def watch() -> None:

@@ -1,6 +1,7 @@
 """A sweep from its beginning to its end: what `flax-mnist sweep` does, as a function."""
 
 import functools
+import itertools
 import json
 import math
 import time
@@ -41,6 +42,7 @@ from flax_mnist.sweep import (
 from flax_mnist.train import State, init_state
 
 MAX_SEEDS = 100_000  #: More than this is taken for a slip: they would train for a day.
+Rows = list[tuple[Config, Metrics]]  #: Members, each with what is known of it after an epoch.
 ROWS, PICTURE, BEST = "sweep.jsonl", "loss.png", "best"
 
 
@@ -50,9 +52,6 @@ class Programs(NamedTuple):
     train: Callable[..., tuple[State, Array]]
     evaluate: Callable[..., Evaluation]
     predict: Callable[..., Array]
-
-
-Rows = list[tuple[Config, Metrics]]  #: Members, each with what is known of it after an epoch.
 
 
 class Trained(NamedTuple):
@@ -117,8 +116,7 @@ def sweep(
 
     Args:
         config: what all members have in common; its seed is the first of theirs.
-        learning_rates: step sizes.
-        momenta: in [0, 1).
+        learning_rates, momenta: to be combined; see `Config`.
         seeds: how many.
         dataset: images to train on, or their name.
         run_dir: folder to write to; None is `runs/sweep-<dataset>-<timestamp>`.
@@ -142,28 +140,27 @@ def sweep(
         if not isinstance(dataset, Dataset):
             dataset = load_dataset(dataset, data_dir)
         with run_folder.taken(folder, f"sweep-{dataset.name}") as path:
-            rows, outcomes = _train(members, dataset, place, path / ROWS, observer)
+            devices = jax.local_devices(backend=place.platform)
+            plan = memory.make_plan(members, dataset.counts, devices, memory.memory(place))
+            rows, outcomes = _train(plan, dataset, path / ROWS, observer)
             best = min(outcomes, key=lambda outcome: outcome.rank)
             if best.best:
-                _save_best(path / BEST, *best.best, rows, dataset, data_dir, place)
+                config, params = best.best
+                source, names = dataset.source, dataset.class_names
+                record = Record(config, dataset.name, source, data_dir, names, CheckpointPolicy())
+                _save_best(path / BEST, record, place, rows, params)
                 figures.save(figures.draw_sweep(rows), path / PICTURE)
     return Swept(path, dataset, outcomes, best)
 
 
 def _train(
-    members: Sequence[Config],
-    dataset: Dataset,
-    device: jax.Device,
-    file: Path,
-    observer: SweepObserver,
+    plan: Plan, dataset: Dataset, file: Path, observer: SweepObserver
 ) -> tuple[Rows, list[Outcome]]:
-    devices = jax.local_devices(backend=device.platform)
-    plan = memory.make_plan(members, dataset.counts, devices, memory.memory(device))
     observer.begin(plan, dataset)
     start = time.perf_counter()
-    programs = compile_programs(plan, dataset, together=device.platform != "cpu")
+    programs = compile_programs(plan, dataset, together=plan.mesh.devices[0].platform != "cpu")
     observer.compiled(time.perf_counter() - start)
-    outcomes = outcomes_of(members)
+    outcomes = outcomes_of(itertools.chain(*plan.groups))
     rows: Rows = []
     try:
         for epoch in fit(plan, dataset, programs):
@@ -264,22 +261,11 @@ def _append(file: Path, rows: Rows, dataset_name: str) -> None:
         stream.write("".join(lines))
 
 
-def _save_best(
-    path: Path,
-    config: Config,
-    params: Params,
-    rows: Rows,
-    dataset: Dataset,
-    data_dir: Path | None,
-    device: jax.Device,
-) -> None:
+def _save_best(path: Path, record: Record, device: jax.Device, rows: Rows, params: Params) -> None:
     """Keeps a member as `train` keeps a run, but for its checkpoints."""
-    run_folder.create(path, dataset.name)
-    record = Record(
-        config, dataset.name, dataset.source, data_dir, dataset.class_names, CheckpointPolicy()
-    )
-    write_config(path, record, environment.describe(device, config))
-    for metrics in (metrics for member, metrics in rows if member == config):
-        append_metrics(path, metrics, dataset.name)
+    run_folder.create(path, record.dataset)
+    write_config(path, record, environment.describe(device, record.config))
+    for metrics in (metrics for member, metrics in rows if member == record.config):
+        append_metrics(path, metrics, record.dataset)
     save_weights(path / run_folder.WEIGHTS, params)
     draw_curves(path)

@@ -26,8 +26,8 @@ from flax_mnist.store.weights import (
     save_weights,
 )
 
+#: Makes JAX's settings for a config, and returns the device; called before there is any array.
 StartJax = Callable[[Config], jax.Device]
-"""Makes JAX's settings for a config, and returns the device; called before there is any array."""
 
 
 class TrainedModel(NamedTuple):
@@ -106,14 +106,9 @@ def class_probabilities(
 def import_weights(
     file: Path, run_dir: Path, dataset: DatasetName, data_dir: Path | None, start: StartJax
 ) -> Path:
-    """Makes a run folder from the weights in a file, and returns its path.
+    """Makes a run folder from a file that `load_weights` reads, and returns its path.
 
-    Args:
-        file: a state dict of the tutorial's `nn.Sequential`, as `load_weights` reads it.
-        run_dir: the folder to make.
-        dataset: what the weights were trained on.
-        data_dir: a folder with its images.
-        start: see `StartJax`.
+    The weights were trained on `dataset`, whose images are in `data_dir`.
 
     Raises:
         RequestError: the file or the folder of images is not there, or the run folder holds a run.

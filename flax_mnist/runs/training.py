@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.data.dataset import Dataset, Split, load_dataset
 from flax_mnist.data.order import steps_per_epoch
-from flax_mnist.devices import agreement, environment, processes, runtime, sharding
-from flax_mnist.devices.peers import Peers
+from flax_mnist.devices import agreement, processes, runtime, sharding
+from flax_mnist.devices.environment import describe
+from flax_mnist.devices.place import Place, entered
 from flax_mnist.errors import RequestError, StoppedError
 from flax_mnist.model import Params
 from flax_mnist.runs import loop, signals
@@ -36,13 +37,8 @@ class Training(NamedTuple):
     params: Params  #: The parameters after the last epoch.
 
 
-class Request(NamedTuple):
-    """What is to be trained, all that was left open settled."""
-
-    config: Config
-    dataset: Dataset | DatasetName
-    data_dir: Path | None
-    checkpoints: CheckpointPolicy
+TUTORIAL = Record(Config(), "auto", "", None, (), CheckpointPolicy())
+ANYWHERE = Place()
 
 
 def train(
@@ -54,33 +50,24 @@ def train(
     resume: bool = False,
     checkpoints: CheckpointPolicy | None = None,
     observers: Sequence[Observer] = (),
-    device: runtime.DeviceName = "auto",
-    num_devices: int | None = None,
-    compilation_cache: bool = True,
-    peers: Peers | None = None,
+    place: Place = ANYWHERE,
     patience: signals.Patience = signals.deaf,
 ) -> Training:
     """Trains a network and keeps it in a run folder, with metrics, weights and checkpoints.
 
-    JAX's settings are afterwards what they were before. No signal is handled: an interrupted call
-    leaves the last checkpoint, from which `resume` goes on.
+    What is None is the tutorial's; with `resume` it is the run's, of which `epochs` may change.
 
     Args:
-        config: the settings; None is the tutorial's, or with `resume` the run's own, of which only
-            `epochs` may change.
-        dataset: images to train on, or their name; None is `auto`, or with `resume` the run's.
+        config, dataset: the settings, and the images or their name.
         run_dir: the run folder; None is `runs/<dataset>-<timestamp>`.
         data_dir: see `load_dataset`.
-        resume: go on with the run in `run_dir` from its newest checkpoint that is whole. The result
-            has the very bits of a run that was never interrupted.
-        checkpoints: how often a checkpoint is written, and how many remain.
+        resume: go on with the run from its newest checkpoint that is whole. The result has the very
+            bits of a run that was never interrupted.
+        checkpoints: how often one is written, and how many remain.
         observers: are told what happens, in the first process.
-        device: `auto` is JAX's choice.
-        num_devices: of each process share each batch; None is all accelerators, or one CPU.
-        compilation_cache: keep compiled programs in the user's cache folder for the next start.
-        peers: the processes that train together with this one.
-        patience: `signals.patience` has a signal end the training in good order, with a
-            checkpoint, within about a second; by itself none is heard.
+        place: where it is trained. JAX's settings are afterwards what they were before.
+        patience: `signals.patience` has a signal end it in good order, with a checkpoint, within
+            about a second. By itself none is heard: an interrupted call leaves the last checkpoint.
 
     Raises:
         RequestError: what is asked for is wrong, or does not fit the run that is resumed.
@@ -90,28 +77,52 @@ def train(
             dataset cannot be had, or another process is gone.
     """
     folder = None if run_dir is None else Path(run_dir)
-    asked = config, dataset, None if data_dir is None else Path(data_dir), checkpoints
-    with contextlib.ExitStack() as held:
-        held.enter_context(processes.joined(peers))
-        held.enter_context(runtime.settings_restored())
-        place = runtime.start_devices(device, compilation_cache, num_devices or 1)
-        held.enter_context(processes.only_first_warns())
-        processes.require_alike()
-        mesh = sharding.make_mesh(sharding.choose_devices(place, num_devices))
-        with processes.watch_others():
-            agreement.barrier()
-            request = _settled(folder, resume, *asked)
-        runtime.set_precision(request.config)
-        with processes.watch_others(2):
-            images = request.dataset
-            if not isinstance(images, Dataset):
-                images = load_dataset(images, request.data_dir)
-            agreement.barrier()
+    with entered(place) as (device, mesh), contextlib.ExitStack() as held:
+        old = _before(folder, resume, config, dataset)
+        config, where = config or old.config, Path(data_dir) if data_dir else old.data_dir
+        runtime.set_precision(config)
+        images = _loaded(dataset or old.dataset, where)
+        kept = checkpoints or old.checkpoints
+        record = Record(config, images.name, images.source, where, images.class_names, kept)
         with processes.watch_others() as renew:
             taken = run_folder.taken(folder, images.name, resume)
             path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))
-            run = _Run(request, images, path, resume, place, mesh, renew, patience)
-            return run.train(observers if processes.is_first() else ())
+            run = _Run(record, images, path, resume, device, mesh, renew, patience)
+            return run.train(observers)
+
+
+def _before(
+    folder: Path | None, resume: bool, config: Config | None, dataset: Dataset | DatasetName | None
+) -> Record:
+    """The record of the run to go on with, which must fit what is asked for, or the tutorial's."""
+    with processes.watch_others():
+        agreement.barrier()
+        if not resume:
+            if folder is not None:  # looked at before the images are loaded
+                agreement.on_first(lambda: run_folder.require_no_run(folder))
+            return TUTORIAL
+        if folder is None:
+            raise RequestError("--resume needs the --run-dir of the run to go on with.")
+        old = recorded(folder)
+    name = dataset.name if isinstance(dataset, Dataset) else dataset or old.dataset
+    then = dataclasses.asdict(old.config) | {"dataset": old.dataset, "epochs": None}
+    now = dataclasses.asdict(config or old.config) | {"dataset": name, "epochs": None}
+    differences = [
+        f"{key.replace('_', '-')} is {now[key]}, the run's is {then[key]}"
+        for key in now
+        if now[key] != then[key]
+    ]
+    if differences:
+        raise RequestError(f"{folder}: cannot go on with other settings: {'; '.join(differences)}.")
+    return old
+
+
+def _loaded(dataset: Dataset | DatasetName, data_dir: Path | None) -> Dataset:
+    """The images, once every process has them."""
+    with processes.watch_others(2):
+        images = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, data_dir)
+        agreement.barrier()
+    return images
 
 
 def recorded(path: Path) -> Record:
@@ -142,43 +153,11 @@ def dry_run(config: Config, dataset: Dataset, mesh: Mesh | None = None) -> Metri
     return metrics
 
 
-def _settled(
-    folder: Path | None,
-    resume: bool,
-    config: Config | None,
-    dataset: Dataset | DatasetName | None,
-    data_dir: Path | None,
-    checkpoints: CheckpointPolicy | None,
-) -> Request:
-    """What is asked for; where nothing is, the tutorial's values, or those of the run to resume."""
-    if not resume:
-        if folder is not None:
-            agreement.on_first(lambda: run_folder.require_no_run(folder))  # before data are loaded
-        policy = checkpoints or CheckpointPolicy()
-        return Request(config or Config(), dataset or "auto", data_dir, policy)
-    if folder is None:
-        raise RequestError("--resume needs the --run-dir of the run to go on with.")
-    record = recorded(folder)
-    config, dataset = config or record.config, dataset or record.dataset
-    name = dataset.name if isinstance(dataset, Dataset) else dataset
-    then = dataclasses.asdict(record.config) | {"dataset": record.dataset, "epochs": None}
-    now = dataclasses.asdict(config) | {"dataset": name, "epochs": None}
-    differences = [
-        f"{key.replace('_', '-')} is {now[key]}, the run's is {then[key]}"
-        for key in now
-        if now[key] != then[key]
-    ]
-    if differences:
-        raise RequestError(f"{folder}: cannot go on with other settings: {'; '.join(differences)}.")
-    policy = checkpoints or record.checkpoints or CheckpointPolicy()
-    return Request(config, dataset, data_dir or record.data_dir, policy)
-
-
 @dataclasses.dataclass
 class _Run:
     """A training whose folder and images are there."""
 
-    request: Request
+    record: Record
     dataset: Dataset
     folder: Path
     resume: bool
@@ -188,7 +167,8 @@ class _Run:
     patience: signals.Patience
 
     def __post_init__(self) -> None:
-        self.config, self.checkpoints = self.request.config, self.request.checkpoints
+        self.config = self.record.config
+        self.checkpoints = self.record.checkpoints or CheckpointPolicy()
         self.steps = steps_per_epoch(self.config, len(self.dataset.train.labels))
         self.identity = checkpoint.identity(self.config, self.dataset)
 
@@ -201,9 +181,10 @@ class _Run:
         start = Start(
             self.folder, self.config, self.dataset, self.device, first, self.resume, self.steps
         )
+        observers = [Folder(), *observers] if processes.is_first() else ()
         if processes.is_first():
-            self._write_config()
-            observers = [Folder(), *observers]
+            where = describe(self.device, self.config, self.mesh)
+            write_config(self.folder, self.record, where)
         with _observed(observers, start):
             return self._train(start, observers)
 
@@ -235,7 +216,9 @@ class _Run:
                         keep = self.checkpoints.keep
                         checkpoint.save(self.folder, step, progress, self.identity, keep)
                 if signum:
-                    raise self._stopped(signum, f"{step:,} of {start.last_step:,}")
+                    where = f"{signals.word(signum)} after step {step:,} of {start.last_step:,}"
+                    go_on = f"flax-mnist train --resume --run-dir {shlex.quote(str(self.folder))}"
+                    raise StoppedError(f"{where}. Go on with: {go_on}", 128 + signum)
         return Training(self.folder, config, progress.epoch, history, progress.state.params)
 
     def _first_progress(self) -> Progress:
@@ -260,22 +243,6 @@ class _Run:
         progress = checkpoint.restore(self.folder, beginning, self.identity) or beginning
         cut_metrics(self.folder, progress.epoch)
         return progress
-
-    def _write_config(self) -> None:
-        record = Record(
-            self.config,
-            self.dataset.name,
-            self.dataset.source,
-            self.request.data_dir,
-            self.dataset.class_names,
-            self.checkpoints,
-        )
-        write_config(self.folder, record, environment.describe(self.device, self.config, self.mesh))
-
-    def _stopped(self, signum: int, step: str) -> StoppedError:
-        resume = f"flax-mnist train --resume --run-dir {shlex.quote(str(self.folder))}"
-        what = f"{signals.word(signum)} after step {step}. Go on with: {resume}"
-        return StoppedError(what, 128 + signum)
 
 
 @contextlib.contextmanager
