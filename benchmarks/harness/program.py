@@ -97,3 +97,8 @@ def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def batches(order: NDArray[np.int32], size: int) -> list[NDArray[np.int32]]:
     """The order cut into batches, the short last one kept."""
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def batch_sizes(n: int, size: int) -> set[int]:
+    """Those of an epoch of `n` images: the short last one may be another."""
+    return {min(size, n), n % size} - {0}

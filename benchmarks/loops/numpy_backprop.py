@@ -33,10 +33,8 @@ class Backpropagation(OnCpu):
         self.config = config
         self.inputs, self.labels = program.normalize(dataset.train.images), dataset.train.labels
         self.layers = program.initial_layers(config, np.random.default_rng(config.seed))
-        n, size = len(self.labels), config.batch_size
-        self.workspaces = {
-            batch: Workspace(batch, config) for batch in {min(size, n), n % size} - {0}
-        }
+        sizes = program.batch_sizes(len(self.labels), config.batch_size)
+        self.workspaces = {batch: Workspace(batch, config) for batch in sizes}
         self.epochs_done = 0
 
     def epoch(self) -> None:

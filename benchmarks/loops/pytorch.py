@@ -9,7 +9,7 @@ from torch.func import functional_call, grad, grad_and_value, stack_module_state
 from torch.utils.data import DataLoader
 
 from benchmarks.equivalence import torch_reference as reference
-from benchmarks.harness.program import Program, Settings, UnavailableError, Weights
+from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batch_sizes
 from flax_mnist.data.dataset import Dataset
 
 
@@ -183,8 +183,8 @@ class CudaGraph(Eager):
             raise UnavailableError("CUDA graphs need an NVIDIA GPU")
         super().__init__(dataset, settings)
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        n, size = len(self.labels), self.config.batch_size
-        self.graphs = {batch: self.record(batch) for batch in {min(size, n), n % size} - {0}}
+        sizes = batch_sizes(len(self.labels), self.config.batch_size)
+        self.graphs = {batch: self.record(batch) for batch in sizes}
         self.model.load_state_dict(before)  # recording takes a few real steps
 
     def record(self, batch: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:

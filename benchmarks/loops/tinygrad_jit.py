@@ -29,16 +29,12 @@ class Jit(program.Program):
         self.batch_size, self.learning_rate = config.batch_size, config.learning_rate
         self.rng = np.random.default_rng(config.seed + 1)
         layers = program.initial_layers(config, np.random.default_rng(config.seed))
-        self.params = [
-            (Tensor(kernel).realize(), Tensor(bias).realize()) for kernel, bias in layers
-        ]
+        self.params = [(Tensor(W).realize(), Tensor(b).realize()) for W, b in layers]
         inputs, labels = program.normalize(dataset.train.images), dataset.train.labels
         self.inputs, self.labels = Tensor(inputs).realize(), Tensor(labels).realize()
         # A captured program has one batch size: the tail takes one of its own.
-        self.steps: dict[int, Any] = {
-            size: TinyJit(self.step)
-            for size in {min(self.batch_size, len(labels)), len(labels) % self.batch_size} - {0}
-        }
+        sizes = program.batch_sizes(len(labels), self.batch_size)
+        self.steps: dict[int, Any] = {size: TinyJit(self.step) for size in sizes}
 
     def step(self, rows: Tensor) -> Tensor:
         x, labels = self.inputs[rows], self.labels[rows]

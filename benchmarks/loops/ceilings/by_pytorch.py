@@ -5,12 +5,12 @@ import functools
 import torch
 
 from benchmarks.harness.program import Settings
-from benchmarks.loops.ceilings.by_numpy import products
+from benchmarks.loops.ceilings.by_numpy import Calls, products
 from benchmarks.loops.pytorch import OnTorch
 from flax_mnist.data.dataset import Dataset
 
 
-class TorchProducts(OnTorch):
+class TorchProducts(Calls, OnTorch):
     """An epoch of the products of a step."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
@@ -26,34 +26,23 @@ class TorchProducts(OnTorch):
             with torch.cuda.graph(graph):
                 step()
             self.memory, step = step, graph.replay  # what a graph works on, it does not keep
-        self.steps = [step] * full
-        if tail:
-            self.steps.append(products(config, tail, torch.mm, array))
-
-    def epoch(self) -> None:
-        for step in self.steps:
-            step()
+        last = [products(config, tail, torch.mm, array)] if tail else []
+        self.calls = [step] * full + last
 
 
-class TorchLargeProduct(OnTorch):
+class TorchLargeProduct(Calls, OnTorch):
     """One product of two `size` x `size` matrices."""
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = torch.ones(size, size, device=self.place)
-        self.out = torch.empty_like(self.a)
-
-    def epoch(self) -> None:
-        torch.mm(self.a, self.a, out=self.out)
+        a = torch.ones(size, size, device=self.place)
+        self.calls = [functools.partial(torch.mm, a, a, out=torch.empty_like(a))]
 
 
-class TorchCopy(OnTorch):
+class TorchCopy(Calls, OnTorch):
     """One copy of `size` float32 numbers."""
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = torch.ones(size, device=self.place)
-        self.out = torch.ones_like(self.a)
-
-    def epoch(self) -> None:
-        self.out.copy_(self.a)
+        a = torch.ones(size, device=self.place)
+        self.calls = [functools.partial(torch.ones_like(a).copy_, a)]
