@@ -25,6 +25,8 @@ from flax_mnist.errors import RequestError
 from flax_mnist.model import Params, make_model
 from flax_mnist.train import State, init_state, make_optimizer, train_epoch
 
+MAX_SEEDS = 100_000  #: More than this is taken for a slip: they would train for a day.
+
 
 def combinations(
     config: Config, learning_rates: Sequence[float], momenta: Sequence[float], seeds: int
@@ -38,6 +40,8 @@ def combinations(
     for name, count in counts.items():
         if count < 1:
             raise RequestError(f"{name}: there must be at least 1.")
+    if seeds > MAX_SEEDS:
+        raise RequestError(f"seeds is {seeds:,}; it must be at most {MAX_SEEDS:,}.")
     settings = itertools.product(dict.fromkeys(learning_rates), dict.fromkeys(momenta))
     return [
         dataclasses.replace(config, learning_rate=rate, momentum=momentum, seed=config.seed + i)

@@ -20,7 +20,6 @@ from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.data.order import epoch_order
 from flax_mnist.devices import environment, memory, runtime
 from flax_mnist.devices.memory import Plan, lanes
-from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import Evaluation, evaluate, predict
 from flax_mnist.model import Params, make_model
 from flax_mnist.runs.loop import metrics_of
@@ -41,7 +40,6 @@ from flax_mnist.sweep import (
 )
 from flax_mnist.train import State, init_state
 
-MAX_SEEDS = 100_000  #: More than this is taken for a slip: they would train for a day.
 Rows = list[tuple[Config, Metrics]]  #: Members, each with what is known of it after an epoch.
 ROWS, PICTURE, BEST = "sweep.jsonl", "loss.png", "best"
 
@@ -112,8 +110,6 @@ def sweep(
 ) -> Swept:
     """Trains every combination of learning rates, momenta and seeds, many at once.
 
-    JAX's settings are afterwards what they were before.
-
     Args:
         config: what all members have in common; its seed is the first of theirs.
         learning_rates, momenta: to be combined; see `Config`.
@@ -122,15 +118,13 @@ def sweep(
         run_dir: folder to write to; None is `runs/sweep-<dataset>-<timestamp>`.
         data_dir: see `load_dataset`.
         observer: is told what happens.
-        device: `auto` is JAX's choice.
+        device: `auto` is JAX's choice. Its settings are afterwards what they were before.
         compilation_cache: keep compiled programs in the user's cache folder for the next start.
 
     Raises:
         RequestError: a value is out of its range, or the folder holds a run already.
         FlaxMnistError: the images cannot be had, or a file cannot be written.
     """
-    if seeds > MAX_SEEDS:
-        raise RequestError(f"seeds is {seeds:,}; it must be at most {MAX_SEEDS:,}.")
     members = combinations(config or Config(), learning_rates, momenta, seeds)
     data_dir, folder = (None if path is None else Path(path) for path in (data_dir, run_dir))
     observer = observer or SweepObserver()
