@@ -32,10 +32,8 @@ class Record(NamedTuple):
 def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> None:
     """Writes `config.json` into the run folder `path`.
 
-    Args:
-        path: run folder.
-        record: of an imported run only the settings are written that its weights tell.
-        environment: topology, versions, device and command: `devices.environment.describe`'s.
+    Of an imported run only the settings are written that its weights tell. `environment` has
+    topology, versions, device and command: it is `devices.environment.describe`'s.
 
     Raises:
         FlaxMnistError: it cannot be written.

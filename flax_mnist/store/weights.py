@@ -25,9 +25,7 @@ from flax_mnist.model import Params
 
 StateDict = dict[str, NDArray[np.floating]]
 MAX_BYTES = 10**10  #: A larger file is not read; the largest network there is in float64 has 8 GB.
-
-#: Bytes of the pickle in a `.pt` file; 30 layers need 7 kB, their numbers lie beside it.
-MAX_PICKLE = 2**13
+MAX_PICKLE = 2**13  #: Bytes of the pickle in a `.pt` file, beside the numbers; 30 layers need 7 kB.
 
 
 def to_torch_state_dict(params: Params) -> StateDict:
@@ -42,10 +40,7 @@ def to_torch_state_dict(params: Params) -> StateDict:
 
 
 def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
-    """The reverse of `to_torch_state_dict`, for any hidden sizes.
-
-    Args:
-        state_dict: NumPy arrays, all float32 or all float64, by PyTorch's names.
+    """The reverse of `to_torch_state_dict`, for any hidden sizes, all in float32 or all in float64.
 
     Raises:
         DataError: names, shapes or dtypes are not those of such a network, or a weight is not
@@ -112,17 +107,16 @@ def to_safetensors(params: Params) -> bytes:
     Raises:
         FlaxMnistError: read back, they are not the same to the last bit.
     """
+
+    def bits(params: Params) -> Any:
+        return jax.tree.map(
+            lambda leaf: (leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()), params
+        )
+
     content = safetensors.numpy.save(to_torch_state_dict(params))
-    back = from_torch_state_dict(safetensors.numpy.load(content))
-    if _bits(back) != _bits(params):
+    if bits(from_torch_state_dict(safetensors.numpy.load(content))) != bits(params):
         raise FlaxMnistError("The safetensors export holds other weights; it was not written.")
     return content
-
-
-def _bits(params: Params) -> Any:
-    return jax.tree.map(
-        lambda array: (array.dtype, array.shape, np.asarray(array).tobytes()), params
-    )
 
 
 def load_weights(path: Path) -> StateDict:
