@@ -20,12 +20,10 @@ BATCH = "batch"
 
 
 def choose_devices(first: jax.Device, per_process: int | None) -> list[jax.Device]:
-    """The devices that share each batch.
+    """The devices that share each batch, of the same kind as `first`, which is this process's.
 
-    Args:
-        first: a device of the kind that is asked for, of this process.
-        per_process: so many of every process; `None` is all accelerators, but one CPU device, since
-            a second would only share the first one's cores.
+    They are `per_process` of each process; `None` is all accelerators, but one CPU device, since a
+    second would only share the first one's cores.
 
     Raises:
         RequestError: this process has fewer.
