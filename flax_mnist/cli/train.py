@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import LOOK, DataDir, Devices, Machine, Switch, directory
+from flax_mnist.cli.flags import LOOK, DataDir, Devices, Machine, Switch, by_default
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
@@ -98,7 +98,7 @@ class Train:
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
     data_dir: DataDir = None
     """Folder with the four IDX files, gzipped or not, or a tensorflow-datasets folder."""
-    run_dir: Annotated[Path | None, directory("runs/<dataset>-<timestamp>")] = None
+    run_dir: Annotated[Path | None, by_default("DIR", "runs/<dataset>-<timestamp>")] = None
     """Folder to write to."""
     like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None
     """Take settings and images from this file of an old run; further flags override them."""
@@ -181,10 +181,8 @@ class Train:
 
 def parse(argv: Sequence[str], default: Train) -> Train:
     """The command of a command line, with other defaults than usual."""
-    command: Train = tyro.cli(
-        Train, prog="flax-mnist train", default=default, args=argv[1:], config=LOOK
-    )
-    return command
+    name = "flax-mnist train"
+    return tyro.cli(Train, prog=name, default=default, args=argv[1:], config=LOOK)
 
 
 def flags_of(record: Record, num_devices: int | None) -> Train:
