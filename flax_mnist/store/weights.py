@@ -57,11 +57,11 @@ def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
     return params
 
 
-def check_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> None:
-    """Raises the `DataError` that `from_torch_state_dict` would."""
-    problems = _differences(state_dict)
+def check_state_dict(state_dict: Mapping[str, NDArray[Any]], where: str = "") -> None:
+    """Raises the `DataError` that `from_torch_state_dict` would; it begins with `where`."""
+    problems = "; ".join(_differences(state_dict))
     if problems:
-        raise DataError(f"not the weights of a {PIXELS}-...-{CLASSES} MLP: {'; '.join(problems)}.")
+        raise DataError(f"{where}not the weights of a {PIXELS}-...-{CLASSES} MLP: {problems}.")
 
 
 def _differences(state_dict: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -107,14 +107,10 @@ def to_safetensors(params: Params) -> bytes:
     Raises:
         FlaxMnistError: read back, they are not the same to the last bit.
     """
-
-    def bits(params: Params) -> Any:
-        return jax.tree.map(
-            lambda leaf: (leaf.dtype, leaf.shape, np.asarray(leaf).tobytes()), params
-        )
-
     content = safetensors.numpy.save(to_torch_state_dict(params))
-    if bits(from_torch_state_dict(safetensors.numpy.load(content))) != bits(params):
+    both = from_torch_state_dict(safetensors.numpy.load(content)), params
+    there, here = jax.tree.map(lambda a: (a.dtype, a.shape, np.asarray(a).tobytes()), both)
+    if there != here:
         raise FlaxMnistError("The safetensors export holds other weights; it was not written.")
     return content
 
@@ -135,22 +131,18 @@ def load_weights(path: Path) -> StateDict:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: is larger than the weights of any network here.")
     state_dict = _load_pt(path) if path.suffix in (".pt", ".pth") else _load_safetensors(path)
-    try:
-        check_state_dict(state_dict)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    check_state_dict(state_dict, f"{path}: ")
     return state_dict
 
 
 def _load_safetensors(path: Path) -> StateDict:
     try:
         # safetensors' own reader of files says of one that may not be read that it is missing.
-        state_dict: StateDict = safetensors.numpy.load(path.read_bytes())
+        return safetensors.numpy.load(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     except Exception as error:  # it raises SafetensorError, KeyError, TypeError, ...
         raise DataError(f"{path}: cannot be read as safetensors ({error}).") from error
-    return state_dict
 
 
 def _load_pt(path: Path) -> StateDict:
