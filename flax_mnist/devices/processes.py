@@ -143,8 +143,7 @@ def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
         last_words(complaint)
         _leave(1)
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
+    threading.Thread(target=wait, daemon=True).start()
     try:
         yield renewed.set
     finally:

@@ -39,7 +39,6 @@ from flax_mnist.train import Losses, State
 FOLDER = "checkpoints"
 PARTIAL, DAMAGED = ".partial", ".damaged"
 Arrays = dict[str, NDArray[Any]]
-
 _NAME = re.compile(r"(0|[1-9][0-9]*)\.safetensors")
 # Stands there once: within JSON's strings, those of `run` too, a quote follows a backslash.
 _BEFORE_DIGEST, _DIGITS = b'"sha256":"', 64
@@ -102,10 +101,11 @@ def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], k
 
 
 def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress | None:
-    """The newest checkpoint that is whole, as arrays on the default device; None without any.
+    """The newest checkpoint that is whole, as arrays on the default device.
 
-    Damaged ones that are newer are set aside, with a warning for each. `like` is progress of the
-    same structure, shapes and dtypes, `run` what was given to `save`.
+    It is None if there was never a checkpoint. Damaged ones that are newer are set aside, with a
+    warning for each. `like` is progress of the same structure, shapes and dtypes, `run` what was
+    given to `save`.
 
     Raises:
         FlaxMnistError: there are checkpoints, and none is whole.
@@ -134,11 +134,10 @@ def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress |
         state, losses = jax.tree.unflatten(tree, leaves)
         return Progress(state, losses, found.epoch, found.step, found.seconds)
     before = sorted((run_dir / FOLDER).glob(f"*{DAMAGED}*"))
-    if wrong or before:
-        reasons = [*wrong.values(), *(f"{path}: was set aside as damaged." for path in before)]
-        raise FlaxMnistError(
-            " ".join([*reasons, "No checkpoint is whole. Train again, with another --run-dir."])
-        )
+    reasons = [*wrong.values(), *(f"{path}: was set aside as damaged." for path in before)]
+    if reasons:
+        reasons.append("No checkpoint is whole. Train again, with another --run-dir.")
+        raise FlaxMnistError(" ".join(reasons))
     return None
 
 

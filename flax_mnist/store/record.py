@@ -23,8 +23,7 @@ class Record(NamedTuple):
     source: str  #: Where the images, or the weights of an imported run, came from.
     data_dir: Path | None
     class_names: tuple[str, ...]
-    #: None of an imported run: it was not trained here.
-    checkpoints: CheckpointPolicy | None = None
+    checkpoints: CheckpointPolicy | None = None  #: None of a run that was imported, not trained.
     #: That shared each batch; only read, from the topology. None where it is not known.
     devices: int | None = None
 
