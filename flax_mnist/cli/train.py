@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import LOOK, DataDir, Devices, Machine, Switch, by_default
+from flax_mnist.cli.flags import LOOK, DataDir, Devices, Folder, Machine, Switch, by_default
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import RequestError
-from flax_mnist.show import terminal
+from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
     from flax_mnist.runs.observers import Observer
@@ -54,7 +54,7 @@ class Output:
     gif: Switch = False
     """Draw the first layer's weights after each epoch, from where this process begins, into
     weights.gif in the run folder, if the run comes to its end."""
-    profile: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    profile: Folder = None
     """Write a trace of JAX's profiler there, of the second epoch or the only one."""
 
     def __post_init__(self) -> None:
@@ -165,7 +165,6 @@ class Train:
         from flax_mnist.data.dataset import load_dataset
         from flax_mnist.devices import processes, runtime, sharding
         from flax_mnist.runs.training import dry_run
-        from flax_mnist.show import text
 
         count = self.devices.num_devices
         device = runtime.start(self.machine.device, self.config, False, count or 1)
@@ -188,10 +187,6 @@ def parse(argv: Sequence[str], default: Train) -> Train:
 def flags_of(record: Record, num_devices: int | None) -> Train:
     """What would start the run of the record again."""
     policy = record.checkpoints or CheckpointPolicy()
-    return Train(
-        config=record.config,
-        dataset=record.dataset,
-        data_dir=record.data_dir,
-        checkpoints=Checkpoints(False, policy.every, policy.keep),
-        devices=Devices(num_devices=num_devices),
-    )
+    kept = Checkpoints(False, policy.every, policy.keep)
+    devices = Devices(num_devices=num_devices)
+    return Train(record.config, record.dataset, record.data_dir, checkpoints=kept, devices=devices)
