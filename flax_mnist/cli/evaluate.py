@@ -1,12 +1,8 @@
 """`flax-mnist evaluate`."""
 
 import dataclasses
-from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from flax_mnist.cli.flags import Machine, RunDataDir, RunDataset, RunOrFile
+from flax_mnist.cli.flags import Folder, Machine, RunDataDir, RunDataset, RunOrFile
 from flax_mnist.show import terminal, text
 
 
@@ -20,7 +16,7 @@ class Evaluate:
     """Images to score on."""
     data_dir: RunDataDir = None
     """Folder with the images, as for train."""
-    report: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    report: Folder = None
     """Folder to write confusion.png, classes.png, calibration.png, mistakes.png (the most confident
     ones) and report.json into."""
     machine: Machine = dataclasses.field(default_factory=Machine)

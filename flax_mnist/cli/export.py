@@ -28,16 +28,15 @@ class Export:
 
         from flax_mnist.files import write_atomically
         from flax_mnist.runs.trained import load
-        from flax_mnist.store.stablehlo import caller, to_stablehlo
-        from flax_mnist.store.weights import to_safetensors
+        from flax_mnist.store import stablehlo, weights
 
         trained = load(self.weights, self.machine.start)
         said = f"Written to {self.output}"
         if self.format == "stablehlo":
-            content = to_stablehlo(trained.params, trained.model)
+            content = stablehlo.to_stablehlo(trained.params, trained.model)
             said += f". This calls it, with flatbuffers and jax {jax.__version__} or newer alone:\n"
-            said += caller(self.output)
+            said += stablehlo.caller(self.output)
         else:
-            content = to_safetensors(trained.params)
+            content = weights.to_safetensors(trained.params)
         write_atomically(self.output, content)
         terminal.say(said)

@@ -16,26 +16,20 @@ if TYPE_CHECKING:
     import jax
 
 
-def directory(default: str) -> Any:
-    """A folder that has a default which is no path."""
-    return tyro.conf.arg(metavar="DIR", help_behavior_hint=f"(default: {default})")
+def by_default(metavar: str, default: str) -> Any:
+    """A flag whose help says in words what it is by default: the field itself is None then."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
-LOOK = (tyro.conf.OmitArgPrefixes,)
-"""How the fields of all subcommands become flags."""
+LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become flags.
+#: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-"""A flag without a --no- of its own: nothing but the command line could switch it on."""
-
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
-
-DataDir = Annotated[Path | None, directory("tensorflow-datasets' own")]
-RunDataDir = Annotated[Path | None, directory("the run's")]
-
-RunDataset = Annotated[
-    DatasetName | None,
-    tyro.conf.arg(metavar=DATASETS, help_behavior_hint="(default: the run's; for a file, auto)"),
-]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+DataDir = Annotated[Path | None, by_default("DIR", "tensorflow-datasets' own")]
+RunDataDir = Annotated[Path | None, by_default("DIR", "the run's")]
+RunDataset = Annotated[DatasetName | None, by_default(DATASETS, "the run's; for a file, auto")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +54,7 @@ class Machine:
 class Devices:
     """Devices and processes that share each batch."""
 
-    num_devices: Annotated[
-        int | None,
-        tyro.conf.arg(metavar="N", help_behavior_hint="(default: all accelerators; one CPU)"),
-    ] = None
+    num_devices: Annotated[int | None, by_default("N", "all accelerators; one CPU")] = None
     """Devices of each process to train on."""
     coordinator: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS:PORT")] = None
     """Where process 0 listens for the others, if several processes train together."""

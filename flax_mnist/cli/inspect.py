@@ -1,16 +1,11 @@
 """`flax-mnist inspect`."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from flax_mnist.cli.flags import Machine
 from flax_mnist.config import Config
 from flax_mnist.show import terminal, text
-
-if TYPE_CHECKING:
-    from flax_mnist.show.inspection import Product
 
 Section = Literal["layers", "jaxpr", "products", "cost"]
 
@@ -43,7 +38,13 @@ class Inspect:
         if "products" in self.sections:
             _title("The matrix products of the optimised HLO, in its order")
             products = inspection.find_products(compiled.as_text() or "")
-            terminal.say(_product_table(products))
+            rows = [("pass and layer", "operands", "result", "FLOPs", "by")]
+            for product in products:
+                operands, flops = " ".join(product.operands), f"{product.flops:,}"
+                rows.append((product.source, operands, product.result, flops, product.by))
+            total = sum(product.flops for product in products)
+            rows.append((f"{len(products)} products", "", "", f"{total:,}", ""))
+            terminal.say(text.table(rows))
             terminal.say(
                 "\nBy: what the HLO says computes it. A plain dot is left to XLA's backend.\n"
                 "The whole HLO is written to DIR by XLA_FLAGS=--xla_dump_to=DIR, with\n"
@@ -57,13 +58,3 @@ class Inspect:
 
 def _title(title: str) -> None:
     terminal.say(f"{title}\n{'=' * len(title)}\n")
-
-
-def _product_table(products: list[Product]) -> str:
-    rows = [("pass and layer", "operands", "result", "FLOPs", "by")]
-    for product in products:
-        operands, flops = " ".join(product.operands), f"{product.flops:,}"
-        rows.append((product.source, operands, product.result, flops, product.by))
-    total = sum(product.flops for product in products)
-    rows.append((f"{len(products)} products", "", "", f"{total:,}", ""))
-    return text.table(rows)

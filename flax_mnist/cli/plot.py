@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import Switch
+from flax_mnist.cli.flags import Switch, by_default
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
 
@@ -24,11 +24,7 @@ class Plot:
     weights: Switch = False
     """Draw the weights into each unit of the first layer instead, 28x28 as the images are."""
     output: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            metavar="PICTURE.png",
-            help_behavior_hint="(default: loss.png, with --weights weights.png)",
-        ),
+        Path | None, by_default("PICTURE.png", "loss.png, with --weights weights.png")
     ] = None
     """File to write; the ending decides the format."""
 

@@ -13,14 +13,10 @@ from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-    from flax_mnist.data.dataset import Dataset
     from flax_mnist.runs.trained import TrainedModel
     from flax_mnist.show.prediction import Prediction
-
-    Picture = tuple[str, NDArray[np.uint8], str | None]  # title, image, class if known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,23 +68,22 @@ class Predict:
         from flax_mnist.runs.trained import class_probabilities, load_images
         from flax_mnist.show.prediction import Prediction
 
-        pictures: list[Picture] = [
+        # Of each its title, itself, and its class where that is known.
+        pictures: list[tuple[str, NDArray[np.uint8], str | None]] = [
             (str(path), read_image(path, self.invert), None) for path in self.images
         ]
         names = trained.class_names
         if self.index:
             dataset = load_images(self.dataset, self.data_dir, trained.record)
-            names = dataset.class_names
-            pictures += [_test_picture(dataset, i) for i in self.index]
+            names, test = dataset.class_names, dataset.test
+            for i in self.index:
+                if not 0 <= i < len(test.labels):
+                    last = len(test.labels) - 1
+                    raise RequestError(f"index is {i}; the test images are 0 to {last}.")
+                title, label = f"{dataset.name} test image {i}", names[test.labels[i]]
+                pictures.append((title, test.images[i], label))
         images = np.stack([image for _, image, _ in pictures])
         rows = class_probabilities(trained, images).tolist()
         return [
             Prediction(*picture, names, row) for picture, row in zip(pictures, rows, strict=True)
         ]
-
-
-def _test_picture(dataset: Dataset, index: int) -> Picture:
-    images, labels = dataset.test
-    if not 0 <= index < len(labels):
-        raise RequestError(f"index is {index}; the test images are 0 to {len(labels) - 1}.")
-    return f"{dataset.name} test image {index}", images[index], dataset.class_names[labels[index]]

@@ -1,24 +1,21 @@
 """`flax-mnist runs`."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 import tyro
 
 from flax_mnist.cli.flags import Switch
 from flax_mnist.errors import DataError, RequestError
 from flax_mnist.show import terminal, text
-
-if TYPE_CHECKING:
-    from flax_mnist.store.metrics import Metrics
-    from flax_mnist.store.record import Record
+from flax_mnist.store import run_folder
+from flax_mnist.store.metrics import Metrics, read_metrics
+from flax_mnist.store.record import Record, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,19 +51,13 @@ class Run(NamedTuple):
     """What is known of a run."""
 
     path: Path
-    started: datetime
-    """Or resumed for the last time: then `config.json` was written."""
+    started: datetime  #: Or resumed for the last time: then `config.json` was written.
     record: Record
-    last: Metrics | None
-    """Of the last epoch that is done."""
+    last: Metrics | None  #: Of the last epoch that is done.
 
 
 def _read(folder: Path) -> tuple[list[Run], dict[Path, str]]:
     """The runs by time, and of each damaged one what is wrong with it."""
-    from flax_mnist.store import run_folder
-    from flax_mnist.store.metrics import read_metrics
-    from flax_mnist.store.record import read_config
-
     folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise RequestError(f"{folder}: there is no such folder.")
@@ -108,8 +99,6 @@ def _table(runs: list[Run]) -> str:
 
 
 def _json(runs: list[Run], damages: dict[Path, str]) -> list[str]:
-    from flax_mnist.store.metrics import Metrics
-
     best = _best(runs)
     objects = [
         {

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import DataDir, Machine, directory
+from flax_mnist.cli.flags import DataDir, Machine, by_default
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.show import terminal, text
@@ -41,7 +41,7 @@ class Sweep:
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
     data_dir: DataDir = None
     """Folder with the four IDX files, gzipped or not, or a tensorflow-datasets folder."""
-    run_dir: Annotated[Path | None, directory("runs/sweep-<dataset>-<timestamp>")] = None
+    run_dir: Annotated[Path | None, by_default("DIR", "runs/sweep-<dataset>-<timestamp>")] = None
     """Folder to write to."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import LOOK, DataDir, Devices, Machine, Switch, directory
+from flax_mnist.cli.flags import LOOK, DataDir, Devices, Folder, Machine, Switch, by_default
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import RequestError
-from flax_mnist.show import terminal
+from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
     from flax_mnist.runs.observers import Observer
@@ -54,7 +54,7 @@ class Output:
     gif: Switch = False
     """Draw the first layer's weights after each epoch, from where this process begins, into
     weights.gif in the run folder, if the run comes to its end."""
-    profile: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    profile: Folder = None
     """Write a trace of JAX's profiler there, of the second epoch or the only one."""
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ class Train:
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
     data_dir: DataDir = None
     """Folder with the four IDX files, gzipped or not, or a tensorflow-datasets folder."""
-    run_dir: Annotated[Path | None, directory("runs/<dataset>-<timestamp>")] = None
+    run_dir: Annotated[Path | None, by_default("DIR", "runs/<dataset>-<timestamp>")] = None
     """Folder to write to."""
     like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None
     """Take settings and images from this file of an old run; further flags override them."""
@@ -165,7 +165,6 @@ class Train:
         from flax_mnist.data.dataset import load_dataset
         from flax_mnist.devices import processes, runtime, sharding
         from flax_mnist.runs.training import dry_run
-        from flax_mnist.show import text
 
         count = self.devices.num_devices
         device = runtime.start(self.machine.device, self.config, False, count or 1)
@@ -181,19 +180,13 @@ class Train:
 
 def parse(argv: Sequence[str], default: Train) -> Train:
     """The command of a command line, with other defaults than usual."""
-    command: Train = tyro.cli(
-        Train, prog="flax-mnist train", default=default, args=argv[1:], config=LOOK
-    )
-    return command
+    name = "flax-mnist train"
+    return tyro.cli(Train, prog=name, default=default, args=argv[1:], config=LOOK)
 
 
 def flags_of(record: Record, num_devices: int | None) -> Train:
     """What would start the run of the record again."""
     policy = record.checkpoints or CheckpointPolicy()
-    return Train(
-        config=record.config,
-        dataset=record.dataset,
-        data_dir=record.data_dir,
-        checkpoints=Checkpoints(False, policy.every, policy.keep),
-        devices=Devices(num_devices=num_devices),
-    )
+    kept = Checkpoints(False, policy.every, policy.keep)
+    devices = Devices(num_devices=num_devices)
+    return Train(record.config, record.dataset, record.data_dir, checkpoints=kept, devices=devices)

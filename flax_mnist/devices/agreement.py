@@ -47,17 +47,16 @@ def on_first(action: Callable[[], Tree]) -> Tree | None:
 def broadcast(make: Callable[[], Tree], like: Tree) -> Tree:
     """The pytree of numbers and arrays that `make` returns in the first process, bit for bit.
 
-    Args:
-        make: called there alone.
-        like: a pytree of the same structure, shapes and dtypes.
+    It is called there alone; `like` is a pytree of the same structure, shapes and dtypes.
 
     Raises:
         FlaxMnistError: see `on_first`.
     """
     made = on_first(make)
+    mine = like if made is None else made
     if not are_many():
-        return like if made is None else made
-    arrays = jax.tree.map(np.asarray, like if made is None else made)
+        return mine
+    arrays = jax.tree.map(np.asarray, mine)
     # As bytes: a broadcast is a sum with zeros, and -0.0 + 0.0 is 0.0.
     sent = jax.tree.map(lambda array: np.frombuffer(array.tobytes(), np.uint8), arrays)
     received = multihost_utils.broadcast_one_to_all(sent)

@@ -17,9 +17,7 @@ from flax_mnist.devices.runtime import compiler_options
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
 
 
-def describe(
-    device: jax.Device, config: Config, mesh: Mesh | None = None
-) -> dict[str, dict[str, Any]]:
+def describe(device: jax.Device, config: Config, mesh: Mesh | None = None) -> dict[str, Any]:
     """The parts `topology` and `environment` of `config.json`; JSON."""
     devices = mesh.size if mesh else 1  # that share each batch
     processes = min(jax.process_count(), devices)

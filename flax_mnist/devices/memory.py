@@ -12,6 +12,9 @@ from jax.sharding import Mesh
 
 from flax_mnist.config import CLASSES, PIXELS, Config
 
+#: Of a device's memory, what a sweep may fill: it is only estimated, and not all of it is free.
+MEMORY_SHARE = 0.5
+
 
 def cpu_devices(members: int) -> int:
     """Into how many devices to divide a CPU.
@@ -21,10 +24,6 @@ def cpu_devices(members: int) -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(cores, members)
-
-
-MEMORY_SHARE = 0.5
-"""Of a device's memory, what a sweep may fill: it is only estimated, and not all of it is free."""
 
 
 def memory(device: jax.Device) -> float:
@@ -43,10 +42,8 @@ def member_bytes(config: Config, counts: tuple[int, int]) -> int:
     weights = config.weights + units
     # The state before an epoch, after it, and in it beside the gradients.
     states = 3 * weights * (2 if config.momentum else 1) + weights
-    # The inputs need no gradients.
-    activations = config.batch_size * (2 * units - PIXELS)
-    probabilities = CLASSES * n_test
-    order = 4 * n_train
+    activations = config.batch_size * (2 * units - PIXELS)  # the inputs need no gradients
+    probabilities, order = CLASSES * n_test, 4 * n_train
     return _width(config) * (states + activations + probabilities) + order
 
 
@@ -64,10 +61,8 @@ def _width(config: Config) -> int:
 class Plan(NamedTuple):
     """Which members are trained together, and where."""
 
-    #: One after the other; only the last may be smaller than the first.
-    groups: list[Sequence[Config]]
-    #: Stands for every member: it has a momentum, and so a velocity, if any of them has.
-    template: Config
+    groups: list[Sequence[Config]]  #: One after the other; only the last may be smaller.
+    template: Config  #: Stands for all: it has a momentum, and so a velocity, if any of them has.
     mesh: Mesh  #: The devices over which each group is spread.
     bytes: int  #: Estimate of the memory that is needed on all of them together.
 
@@ -77,11 +72,8 @@ def make_plan(
 ) -> Plan:
     """All members in one group, or where they do not fit, in groups of much the same size.
 
-    Args:
-        members: of the sweep.
-        counts: of the images for training and of those for testing.
-        devices: what they are spread over.
-        free: bytes that may be filled on each device; see `memory`.
+    They are spread over the devices, on each of which `free` bytes may be filled: see `memory`.
+    `counts` are those of the images for training and for testing.
     """
     template = dataclasses.replace(members[0], momentum=max(c.momentum for c in members))
     shared, own = shared_bytes(template, counts), member_bytes(template, counts)

@@ -23,10 +23,8 @@ from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError, la
 
 #: Seconds that JAX may wait longer than we do: it ends a process with a page of C++ names.
 MARGIN = 5
-
-#: What errors of communication are about, whatever their class.
+# What errors of communication are about, whatever their class.
 _LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadline", re.IGNORECASE)
-
 _timeout: int | None = None  #: Of the peers that this process has joined; None while it is alone.
 
 
@@ -130,13 +128,10 @@ def _leave(code: int) -> NoReturn:
 
 @contextlib.contextmanager
 def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
-    """Ends the process with a complaint, exit code 1, if the block takes longer than a limit.
+    """Ends the process with exit code 1 if the block takes longer than `limit` seconds.
 
-    The yielded function sets the clock back to zero.
-
-    Args:
-        limit: seconds.
-        complaint: what is wrong then, and the remedy.
+    The complaint says what is wrong then, and the remedy. The yielded function sets the clock back
+    to zero.
     """
     renewed, ended = threading.Event(), False
 
@@ -148,8 +143,7 @@ def watch(limit: float, complaint: str) -> Iterator[Callable[[], None]]:
         last_words(complaint)
         _leave(1)
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
+    threading.Thread(target=wait, daemon=True).start()
     try:
         yield renewed.set
     finally:

@@ -15,12 +15,11 @@ from flax_mnist.files import cache_dir
 DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
 
 _EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
-
+# What `start` changes, and a caller may want back.
 _SETTINGS = (
     "jax_compilation_cache_dir", "jax_default_device", "jax_default_matmul_precision",
     "jax_enable_compilation_cache", "jax_enable_x64", "jax_platforms",
 )  # fmt: skip
-"""What `start` changes, and a caller may want back."""
 
 
 def start(
@@ -35,13 +34,11 @@ def start(
 def start_devices(
     device: DeviceName, compilation_cache: bool = True, cpu_devices: int = 1
 ) -> jax.Device:
-    """Chooses the device that everything runs on.
+    """Chooses the device that everything runs on; `auto` is JAX's choice: TPU, then GPU, then CPU.
 
-    Args:
-        device: `auto` is JAX's own choice: TPU, then GPU, then CPU.
-        compilation_cache: keep compiled programs in the user's cache folder, unless JAX was given
-            another by `JAX_COMPILATION_CACHE_DIR`, or `JAX_ENABLE_COMPILATION_CACHE` is false.
-        cpu_devices: into so many the CPU is divided, if this is JAX's first use.
+    With `compilation_cache` compiled programs are kept in the user's cache folder, unless JAX was
+    given another by `JAX_COMPILATION_CACHE_DIR`, or `JAX_ENABLE_COMPILATION_CACHE` is false. The
+    CPU is divided into `cpu_devices`, if this is JAX's first use.
 
     Raises:
         RequestError: there is no such device; the message names those there are.
@@ -86,11 +83,9 @@ def compiler_options(deterministic: bool = False) -> dict[str, str | bool]:
 
     By itself XLA orders a program for the CPU so that independent instructions can overlap. A step
     this small has no use for that: in the order that needs the least memory it is 1.2 to 1.35 times
-    as fast (`benchmarks/NOTES.md`), and its results have the same bits.
-
-    Args:
-        deterministic: a GPU adds in a fixed order, and does not pick the kernel that was faster
-            this time; a CPU does so anyway.
+    as fast (`benchmarks/NOTES.md`), and its results have the same bits. A GPU that shall be
+    deterministic adds in a fixed order, and does not pick the kernel that was faster this time; a
+    CPU does so anyway.
     """
     backend = jax.default_backend()
     if backend == "gpu" and deterministic:
@@ -105,10 +100,10 @@ def _no_device(device: DeviceName) -> str:
         there = ", ".join(sorted({d.platform for d in jax.devices()}))
     except Exception:  # JAX_PLATFORMS names something that is not there
         return f"JAX finds no device. JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')!r}."
-    remedy = (
-        f" JAX needs its plugin for it: install {_EXTRAS[device]}." if device in _EXTRAS else ""
-    )
-    return f"--device {device}: there is none; JAX finds {there}.{remedy}"
+    reason = f"--device {device}: there is none; JAX finds {there}."
+    if device in _EXTRAS:
+        reason += f" JAX needs its plugin for it: install {_EXTRAS[device]}."
+    return reason
 
 
 def _keep_compiled(folder: Path) -> None:

@@ -20,12 +20,10 @@ BATCH = "batch"
 
 
 def choose_devices(first: jax.Device, per_process: int | None) -> list[jax.Device]:
-    """The devices that share each batch.
+    """The devices that share each batch, of the same kind as `first`, which is this process's.
 
-    Args:
-        first: a device of the kind that is asked for, of this process.
-        per_process: so many of every process; `None` is all accelerators, but one CPU device, since
-            a second would only share the first one's cores.
+    They are `per_process` of each process; `None` is all accelerators, but one CPU device, since a
+    second would only share the first one's cores.
 
     Raises:
         RequestError: this process has fewer.
@@ -34,18 +32,15 @@ def choose_devices(first: jax.Device, per_process: int | None) -> list[jax.Devic
     count = per_process or (1 if first.platform == "cpu" else there)
     if count > there:
         raise RequestError(f"--num-devices {count}: this process has {there} ({first.platform}).")
-    by_process: dict[int, list[jax.Device]] = {}
-    for device in jax.devices(first.platform):
-        by_process.setdefault(device.process_index, []).append(device)
-    return [device for devices in by_process.values() for device in devices[:count]]
+    by_process = [jax.local_devices(i, first.platform) for i in range(jax.process_count())]
+    return [device for devices in by_process for device in devices[:count]]
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
     """The mesh over which batches are spread; None for a single device."""
     if len(devices) == 1:
         return None
-    mesh: Mesh = jax.make_mesh((len(devices),), (BATCH,), (AxisType.Auto,), devices=devices)
-    return mesh
+    return jax.make_mesh((len(devices),), (BATCH,), (AxisType.Auto,), devices=devices)
 
 
 def shard_batch(mesh: Mesh | None) -> NamedSharding | None:

@@ -39,12 +39,9 @@ from flax_mnist.train import Losses, State
 FOLDER = "checkpoints"
 PARTIAL, DAMAGED = ".partial", ".damaged"
 Arrays = dict[str, NDArray[Any]]
-
 _NAME = re.compile(r"(0|[1-9][0-9]*)\.safetensors")
-_BEFORE_DIGEST = b'"sha256":"'
-"""Stands there once: within JSON's strings, those of `run` too, a quote follows a backslash."""
-
-_DIGITS = 64
+# Stands there once: within JSON's strings, those of `run` too, a quote follows a backslash.
+_BEFORE_DIGEST, _DIGITS = b'"sha256":"', 64
 
 
 class Progress(NamedTuple):
@@ -68,30 +65,32 @@ class Checkpoint(NamedTuple):
 
 
 def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], keep: int) -> None:
-    """Adds a checkpoint, and removes the oldest ones beyond `keep`.
+    """Adds the checkpoint after a step, counted since the run began, to the folder of a run.
 
-    Args:
-        run_dir: folder of the run.
-        step: done since the run began; the checkpoint's name.
-        progress: what is kept.
-        run: JSON that `restore` must be given again.
-        keep: how many checkpoints remain, at least 1.
+    `run` is JSON that `restore` must be given again. The oldest checkpoints are removed, so that
+    `keep` of them remain, at least 1.
 
     Raises:
         FlaxMnistError: it cannot be written, or a weight is not finite; those before it are
             untouched.
     """
-    arrays = _arrays(progress)
+    arrays, path = _arrays(progress), _path(run_dir, step)
     if not _are_finite(arrays):
         raise FlaxMnistError(
             f"The weights are not finite after step {step:,}; nothing was saved. "
             "Try a smaller --learning-rate."
         )
-    path = _path(run_dir, step)
+    metadata = {
+        "epoch": str(progress.epoch),
+        "step": str(progress.step),
+        "seconds": str(float(progress.seconds)),
+        "run": json.dumps(dict(run)),
+        "sha256": "0" * _DIGITS,
+    }
     try:
         path.parent.mkdir(exist_ok=True)
         _remove_partial(run_dir)
-        write_atomically(path, _sealed(progress, run, arrays))
+        write_atomically(path, _sealed(safetensors.numpy.save(arrays, metadata)))
         for old in [_path(run_dir, step) for step in steps(run_dir)[:-keep]]:
             if old.is_dir():  # somebody has put a folder in its place
                 shutil.rmtree(old)
@@ -104,15 +103,9 @@ def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], k
 def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress | None:
     """The newest checkpoint that is whole, as arrays on the default device.
 
-    Damaged ones that are newer are set aside, with a warning for each.
-
-    Args:
-        run_dir: folder of the run.
-        like: progress of the same structure, shapes and dtypes.
-        run: as it was given to `save`.
-
-    Returns:
-        None if there was never a checkpoint.
+    It is None if there was never a checkpoint. Damaged ones that are newer are set aside, with a
+    warning for each. `like` is progress of the same structure, shapes and dtypes, `run` what was
+    given to `save`.
 
     Raises:
         FlaxMnistError: there are checkpoints, and none is whole.
@@ -141,11 +134,10 @@ def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress |
         state, losses = jax.tree.unflatten(tree, leaves)
         return Progress(state, losses, found.epoch, found.step, found.seconds)
     before = sorted((run_dir / FOLDER).glob(f"*{DAMAGED}*"))
-    if wrong or before:
-        reasons = [*wrong.values(), *(f"{path}: was set aside as damaged." for path in before)]
-        raise FlaxMnistError(
-            " ".join([*reasons, "No checkpoint is whole. Train again, with another --run-dir."])
-        )
+    reasons = [*wrong.values(), *(f"{path}: was set aside as damaged." for path in before)]
+    if reasons:
+        reasons.append("No checkpoint is whole. Train again, with another --run-dir.")
+        raise FlaxMnistError(" ".join(reasons))
     return None
 
 
@@ -176,8 +168,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = read(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: is missing.") from error
-    at = content.find(_BEFORE_DIGEST) + len(_BEFORE_DIGEST)
-    if content[at : at + _DIGITS] != _digest(content, at):
+    if content != _sealed(content):
         raise DataError(f"{path}: is damaged: it is not what was saved.")
     try:
         arrays = safetensors.numpy.load(content)
@@ -196,26 +187,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(epoch, step, seconds, run, arrays)
 
 
-def _sealed(progress: Progress, run: Mapping[str, Any], arrays: Arrays) -> bytes:
-    """The content of a file."""
-    metadata = {
-        "epoch": str(progress.epoch),
-        "step": str(progress.step),
-        "seconds": str(float(progress.seconds)),
-        "run": json.dumps(dict(run)),
-        "sha256": "0" * _DIGITS,
-    }
-    content = safetensors.numpy.save(arrays, metadata)
-    at = content.index(_BEFORE_DIGEST) + len(_BEFORE_DIGEST)
-    return b"".join([content[:at], _digest(content, at), content[at + _DIGITS :]])
-
-
-def _digest(content: bytes, at: int) -> bytes:
-    """SHA-256 of all of it but the digest that stands at `at`."""
-    view = memoryview(content)
-    digest = hashlib.sha256(view[:at])
-    digest.update(view[at + _DIGITS :])
-    return digest.hexdigest().encode()
+def _sealed(content: bytes) -> bytes:
+    """A file with the digest that it must have: SHA-256 of all that stands around it."""
+    at = content.find(_BEFORE_DIGEST) + len(_BEFORE_DIGEST)
+    before, after = memoryview(content)[:at], memoryview(content)[at + _DIGITS :]
+    digest = hashlib.sha256(before)
+    digest.update(after)
+    return b"".join([before, digest.hexdigest().encode(), after])
 
 
 def _arrays(progress: Progress) -> Arrays:

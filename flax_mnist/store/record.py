@@ -23,8 +23,7 @@ class Record(NamedTuple):
     source: str  #: Where the images, or the weights of an imported run, came from.
     data_dir: Path | None
     class_names: tuple[str, ...]
-    #: None of an imported run: it was not trained here.
-    checkpoints: CheckpointPolicy | None = None
+    checkpoints: CheckpointPolicy | None = None  #: None of a run that was imported, not trained.
     #: That shared each batch; only read, from the topology. None where it is not known.
     devices: int | None = None
 
@@ -32,10 +31,8 @@ class Record(NamedTuple):
 def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> None:
     """Writes `config.json` into the run folder `path`.
 
-    Args:
-        path: run folder.
-        record: of an imported run only the settings are written that its weights tell.
-        environment: topology, versions, device and command: `devices.environment.describe`'s.
+    Of an imported run only the settings are written that its weights tell. `environment` has
+    topology, versions, device and command: it is `devices.environment.describe`'s.
 
     Raises:
         FlaxMnistError: it cannot be written.

@@ -6,14 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
 from flax_mnist.errors import FlaxMnistError, RequestError
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
 CURVES, LOCK = "loss.png", "lock"
+#: What stands in a folder where something has been trained.
 OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", "sweep.jsonl")
-"""What stands in a folder where something has been trained."""
 
 
 def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Path:
@@ -57,15 +55,18 @@ def require_no_run(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Within, no other process trains in the run folder `path`.
+def taken(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Iterator[Path]:
+    """The folder that `create` makes; within, no other process trains there.
 
     The operating system frees the lock when the process dies, however it dies.
 
     Raises:
-        RequestError: another process does.
-        FlaxMnistError: the folder cannot be written to.
+        RequestError: another process does; or see `create`.
+        FlaxMnistError: the folder cannot be made, or not be written to.
     """
+    import filelock  # brings asyncio, for which `flax-mnist --help` need not wait
+
+    path = create(run_dir, dataset_name, resume)
     try:
         held = filelock.FileLock(path / LOCK).acquire(blocking=False)
     except filelock.Timeout as error:
@@ -73,14 +74,6 @@ def only_writer(path: Path) -> Iterator[None]:
     except OSError as error:
         raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
     with held:
-        yield
-
-
-@contextlib.contextmanager
-def taken(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Iterator[Path]:
-    """The folder that `create` makes, with nobody else writing there; raises what both raise."""
-    path = create(run_dir, dataset_name, resume)
-    with only_writer(path):
         if not resume:
             require_no_run(path)  # now that nobody else can make one
         yield path

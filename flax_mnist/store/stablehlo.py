@@ -15,7 +15,6 @@ from flax_mnist.model import MLP, Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 MAX_BYTES = 2 * 10**9  #: Of weights; flatbuffers, the format of the file, ends at 2**31.
-
 #: Of a probability, in epsilons of the format of the products: 9.5e-7 in float32. It is what
 #: the last bit of a logit from 32 to 64 can do; on a CPU there is no difference at all.
 TOLERANCE = 8

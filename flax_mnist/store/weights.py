@@ -25,9 +25,7 @@ from flax_mnist.model import Params
 
 StateDict = dict[str, NDArray[np.floating]]
 MAX_BYTES = 10**10  #: A larger file is not read; the largest network there is in float64 has 8 GB.
-
-#: Bytes of the pickle in a `.pt` file; 30 layers need 7 kB, their numbers lie beside it.
-MAX_PICKLE = 2**13
+MAX_PICKLE = 2**13  #: Bytes of the pickle in a `.pt` file, beside the numbers; 30 layers need 7 kB.
 
 
 def to_torch_state_dict(params: Params) -> StateDict:
@@ -42,10 +40,7 @@ def to_torch_state_dict(params: Params) -> StateDict:
 
 
 def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
-    """The reverse of `to_torch_state_dict`, for any hidden sizes.
-
-    Args:
-        state_dict: NumPy arrays, all float32 or all float64, by PyTorch's names.
+    """The reverse of `to_torch_state_dict`, for any hidden sizes, all in float32 or all in float64.
 
     Raises:
         DataError: names, shapes or dtypes are not those of such a network, or a weight is not
@@ -62,11 +57,11 @@ def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
     return params
 
 
-def check_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> None:
-    """Raises the `DataError` that `from_torch_state_dict` would."""
-    problems = _differences(state_dict)
+def check_state_dict(state_dict: Mapping[str, NDArray[Any]], where: str = "") -> None:
+    """Raises the `DataError` that `from_torch_state_dict` would; it begins with `where`."""
+    problems = "; ".join(_differences(state_dict))
     if problems:
-        raise DataError(f"not the weights of a {PIXELS}-...-{CLASSES} MLP: {'; '.join(problems)}.")
+        raise DataError(f"{where}not the weights of a {PIXELS}-...-{CLASSES} MLP: {problems}.")
 
 
 def _differences(state_dict: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -113,16 +108,11 @@ def to_safetensors(params: Params) -> bytes:
         FlaxMnistError: read back, they are not the same to the last bit.
     """
     content = safetensors.numpy.save(to_torch_state_dict(params))
-    back = from_torch_state_dict(safetensors.numpy.load(content))
-    if _bits(back) != _bits(params):
+    both = from_torch_state_dict(safetensors.numpy.load(content)), params
+    there, here = jax.tree.map(lambda a: (a.dtype, a.shape, np.asarray(a).tobytes()), both)
+    if there != here:
         raise FlaxMnistError("The safetensors export holds other weights; it was not written.")
     return content
-
-
-def _bits(params: Params) -> Any:
-    return jax.tree.map(
-        lambda array: (array.dtype, array.shape, np.asarray(array).tobytes()), params
-    )
 
 
 def load_weights(path: Path) -> StateDict:
@@ -141,22 +131,18 @@ def load_weights(path: Path) -> StateDict:
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: is larger than the weights of any network here.")
     state_dict = _load_pt(path) if path.suffix in (".pt", ".pth") else _load_safetensors(path)
-    try:
-        check_state_dict(state_dict)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    check_state_dict(state_dict, f"{path}: ")
     return state_dict
 
 
 def _load_safetensors(path: Path) -> StateDict:
     try:
         # safetensors' own reader of files says of one that may not be read that it is missing.
-        state_dict: StateDict = safetensors.numpy.load(path.read_bytes())
+        return safetensors.numpy.load(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     except Exception as error:  # it raises SafetensorError, KeyError, TypeError, ...
         raise DataError(f"{path}: cannot be read as safetensors ({error}).") from error
-    return state_dict
 
 
 def _load_pt(path: Path) -> StateDict:

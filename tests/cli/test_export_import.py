@@ -28,7 +28,7 @@ def test_export_and_import_round_trip(capsys, data, trained, tmp_path):
 
 
 def test_nothing_is_imported_into_a_folder_that_has_a_writer(capsys, trained, tmp_path):
-    with run_folder.only_writer(tmp_path):
+    with run_folder.taken(tmp_path, "mnist"):
         assert ask("import", trained / "weights.safetensors", "--run-dir", tmp_path) == 2
     assert "another process is training there" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["lock"]

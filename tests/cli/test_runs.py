@@ -145,6 +145,6 @@ def test_a_folder_that_cannot_be_locked_is_named(tmp_path):
     (tmp_path / run_folder.LOCK).mkdir()
     with (
         pytest.raises(FlaxMnistError, match=rf"{tmp_path}: cannot be written to"),
-        run_folder.only_writer(tmp_path),
+        run_folder.taken(tmp_path, "mnist"),
     ):
         pass

@@ -62,7 +62,7 @@ def test_one_writer(data, tmp_path, capsys):
             assert errors.startswith("2 ")
             assert "another process" in errors or "holds a run already" in errors
         with pytest.raises(RequestError, match="another process is training there"):
-            run_folder.only_writer(path).__enter__()
+            run_folder.taken(path, "mnist", resume=True).__enter__()
         process.kill()
         process.wait()
     assert ask(*resume(path, epochs=len(read_metrics(path)) + 1)) == 0
