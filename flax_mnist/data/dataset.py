@@ -24,11 +24,12 @@ class Known(NamedTuple):
 
     class_names: tuple[str, ...]
     torchvision_folder: str
+    #: Of the `.gz` file, by which the files of one dataset are told from those of another: all have
+    #: the same names.
     train_labels_sha256: str
-    """Of the `.gz` file, by which the files of one dataset are told from those of another: all have
-    the same names."""
 
 
+#: The datasets that tensorflow-datasets knows, by its names.
 KNOWN = {
     "mnist": Known(
         DIGITS, "MNIST", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
@@ -47,7 +48,6 @@ KNOWN = {
         "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
     ),
 }
-"""The datasets that tensorflow-datasets knows, by its names."""
 
 
 class Split(NamedTuple):

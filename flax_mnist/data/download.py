@@ -14,10 +14,8 @@ from flax_mnist.errors import FlaxMnistError
 
 #: Seconds after which a network from which nothing at all has come counts as out of reach.
 ANSWER_TIMEOUT = 3.0
-
 #: Seconds that a server which has answered once may take to connect again or to send more.
 READ_TIMEOUT = 10.0
-
 ATTEMPTS = 3  #: How often a file is asked for that a server fails to send rightly.
 
 

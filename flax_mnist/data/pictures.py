@@ -17,7 +17,6 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 MAX_PIXELS = 50_000_000
 LARGE = 1000  #: Pixels a side; a larger picture is made smaller first. Of a digit 20 are kept.
-
 FAINTEST_INK = 16  #: Grey levels of 255; what differs less from its ground is taken for ground.
 
 

@@ -22,8 +22,8 @@ from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, Reque
 from flax_mnist.files import cache_dir, write_atomically
 
 Arrays = dict[str, UInt8[np.ndarray, "..."]]
+#: The `digest` of `generate()`.
 SHA256 = "271f215317e0bf31b9ae0c8b31cdb5fd15b742f2a34eca93297929637e2a3530"
-"""The `digest` of `generate()`."""
 
 # The ways to write each digit. A way is one or more pen strokes, a stroke the points that its
 # curve passes through, a point two figures: x to the right and y downwards, on a 10 x 10 grid.

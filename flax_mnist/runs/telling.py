@@ -65,20 +65,10 @@ class SweepLines(SweepObserver):
     """Tells a person: what is trained, a line after each epoch of a group, and a bar."""
 
     def begin(self, plan: Plan, dataset: Dataset) -> None:
-        self.plan = plan
-        members = [config for group in plan.groups for config in group]
-        self.steps, self.done = steps_per_epoch(members[0], len(dataset.train.labels)), 0
-        self.last_step = len(members) * members[0].epochs * self.steps
-        terminal.say(
-            text.sweep_header(
-                dataset,
-                members,
-                len(plan.groups),
-                plan.mesh.size,
-                plan.mesh.devices[0].device_kind,
-                plan.bytes / 1e6,
-            )
-        )
+        self.plan, self.done = plan, 0
+        self.steps = steps_per_epoch(plan.template, len(dataset.train.labels))
+        self.last_step = sum(map(len, plan.groups)) * plan.template.epochs * self.steps
+        terminal.say(text.sweep_header(dataset, plan))
 
     def compiled(self, seconds: float) -> None:
         terminal.say(f"Compiled in {seconds:.2f} s")

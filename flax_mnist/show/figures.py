@@ -87,14 +87,12 @@ def draw_curves(runs: Mapping[str, Sequence[Metrics]]) -> Figure:
         _draw_run(loss, accuracy, rows, look)
         for rows, look in zip(runs.values(), _looks(), strict=False)
     ]
-    loss.set_ylim(bottom=0)
-    loss.set_ylabel("loss, nats")
+    loss.set(ylim=(0, None), ylabel="loss, nats")
     kinds = [Line2D([], [], color="black", marker="o", **LINE, **kind) for kind in (TRAINING, {})]
     loss.legend(
         kinds, ("training", "test"), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
     )
-    accuracy.set_ylabel("test accuracy")
-    accuracy.set_ylim(top=min(accuracy.get_ylim()[1], 1))
+    accuracy.set(ylim=(None, min(accuracy.get_ylim()[1], 1)), ylabel="test accuracy")
     accuracy.yaxis.set_major_formatter(percent)
     last = max(row.epoch for rows in runs.values() for row in rows)
     pad = max(0.5, last / 30)

@@ -80,12 +80,9 @@ class Product(NamedTuple):
     @property
     def flops(self) -> int:
         """2 m k n, which the sizes mk, kn and mn give in whatever order the axes lie."""
-        sizes = [_size(array) for array in (*self.operands, self.result)]
+        shapes = (array.partition("[")[2] for array in (*self.operands, self.result))
+        sizes = (math.prod(map(int, re.findall(r"\d+", shape))) for shape in shapes)
         return 2 * math.isqrt(math.prod(sizes))
-
-
-def _size(array: str) -> int:
-    return math.prod(int(n) for n in re.findall(r"\d+", array.partition("[")[2]))
 
 
 def find_products(hlo: str) -> list[Product]:

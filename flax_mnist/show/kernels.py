@@ -15,11 +15,8 @@ from flax_mnist.files import write_atomically
 from flax_mnist.show.figures import GREY
 
 MOST_UNITS, MOST_COLUMNS = 256, 16  #: That a picture shows.
-
 TILE = 29  #: Pixels a side of a unit's 28x28 with the gap beside it.
-
 DIVERGING = "RdBu_r"
-
 SHORTEST_FRAME, LONGEST_FRAME, LONGEST_GIF = 40, 500, 10_000  #: Milliseconds.
 
 

@@ -20,9 +20,7 @@ from flax_mnist.scoring import Calibration
 from flax_mnist.show.figures import BLUE, GREY, open_axes, percent, save, shortened
 from flax_mnist.show.prediction import Prediction
 
-PREDICTION_COLUMNS = 3
-MISTAKE_COLUMNS = 5
-
+PREDICTION_COLUMNS, MISTAKE_COLUMNS = 3, 5
 MOST_MISTAKES = 25  #: In a report.
 
 
@@ -96,8 +94,7 @@ def draw_confusion(confusion: Int[np.ndarray, "classes classes"], names: Sequenc
     slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(places, names, **(slant if max(map(len, names)) > 4 else {}))
     axes.set_yticks(places, names)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(f"{confusion.trace():,} of {confusion.sum():,} images are classified rightly")
     figure.colorbar(picture, label="images", format=StrMethodFormatter("{x:,.0f}"))
     return figure
@@ -115,8 +112,7 @@ def draw_classes(confusion: Int[np.ndarray, "classes classes"], names: Sequence[
     axes.errorbar(accuracy[shown], shown, xerr=bars[:, shown], fmt="o", color=BLUE, capsize=3)
     axes.axvline(overall, color=GREY, linestyle="--", zorder=0)
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(right=min(axes.get_xlim()[1], 1.005))
+    axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(None, min(axes.get_xlim()[1], 1.005)))
     axes.xaxis.set_major_formatter(percent)
     axes.set_xlabel(f"accuracy, with 95 % intervals; dashed: {overall:.2%} over all classes")
     open_axes(axes)
@@ -148,16 +144,13 @@ def draw_calibration(calibration: Calibration) -> Figure:
         label="this network, with 95 % intervals",
     )
     curve.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
-    curve.set_ylabel("accuracy")
+    curve.set(ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     curve.yaxis.set_major_formatter(percent)
-    curve.set_xlim(-0.02, 1.02)
-    curve.set_ylim(-0.02, 1.02)
     open_axes(curve)
     columns = counts.bar(edges[:-1], images, np.diff(edges), align="edge", color=BLUE, ec="white")
     counts.bar_label(columns, [f"{n:,}" if n else "" for n in images], fontsize=8, padding=2)
     counts.margins(y=0.2)
-    counts.set_yticks([])
-    counts.set_ylabel("images")
+    counts.set(yticks=[], ylabel="images")
     counts.set_xlabel(
         "confidence: the probability of the class that is predicted\n"
         f"expected calibration error: {calibration.expected_error:.2%}"
@@ -208,8 +201,7 @@ def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
         colours = [BLUE if name == prediction.likeliest else GREY for name in prediction.names]
         bars.barh(prediction.names, prediction.probabilities, color=colours)
         bars.invert_yaxis()
-        bars.set_xlim(0, 1)
-        bars.set_xlabel("probability")
+        bars.set(xlim=(0, 1), xlabel="probability")
         said = f"{prediction.likeliest}: {prediction.confidence:.1%}"
         bars.set_title(said, fontsize=9, color=BLUE)
         bars.spines[["top", "right"]].set_visible(False)
