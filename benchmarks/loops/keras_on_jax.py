@@ -6,9 +6,8 @@ os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it once, on import
 
 import jax
 import keras
-import numpy as np
 
-from benchmarks.harness.program import Program, Settings, Weights, normalize
+from benchmarks.harness.program import Program, Settings, Weights, named, normalize
 from flax_mnist.config import PIXELS
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
@@ -53,6 +52,5 @@ class Fit(Program):
         jax.block_until_ready([variable.value for variable in self.model.variables])
 
     def weights(self) -> list[Weights]:
-        arrays = [np.array(array) for array in self.model.get_weights()]
-        kernels = {f"{i}.weight": array.T for i, array in enumerate(arrays) if i % 2 == 0}
-        return [kernels | {f"{i - 1}.bias": array for i, array in enumerate(arrays) if i % 2}]
+        arrays = self.model.get_weights()
+        return [named(zip(arrays[::2], arrays[1::2], strict=True))]

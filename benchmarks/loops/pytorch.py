@@ -9,8 +9,10 @@ from torch.func import functional_call, grad, grad_and_value, stack_module_state
 from torch.utils.data import DataLoader
 
 from benchmarks.equivalence import torch_reference as reference
-from benchmarks.harness.program import Program, Settings, UnavailableError, Weights
+from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batch_sizes
 from flax_mnist.data.dataset import Dataset
+
+Params = dict[str, torch.Tensor]
 
 
 class OnTorch(Program):
@@ -158,8 +160,8 @@ class Compiled(Eager):
             # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
             torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  -- PyTorch's advice
 
-        def step(params: dict[str, torch.Tensor], index: torch.Tensor) -> Any:
-            def loss_of(params: dict[str, torch.Tensor]) -> Any:
+        def step(params: Params, index: torch.Tensor) -> Any:
+            def loss_of(params: Params) -> Any:
                 output = functional_call(model, params, (inputs[index],))
                 return criterion(output, labels[index])
 
@@ -183,8 +185,8 @@ class CudaGraph(Eager):
             raise UnavailableError("CUDA graphs need an NVIDIA GPU")
         super().__init__(dataset, settings)
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        n, size = len(self.labels), self.config.batch_size
-        self.graphs = {batch: self.record(batch) for batch in {min(size, n), n % size} - {0}}
+        sizes = batch_sizes(self.config, len(self.labels))
+        self.graphs = {size: self.record(size) for size in sizes}
         self.model.load_state_dict(before)  # recording takes a few real steps
 
     def record(self, batch: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
@@ -220,9 +222,7 @@ class VmapModels(Eager):
         stacked, _ = stack_module_state(networks)
         self.params = {name: value.detach() for name, value in stacked.items()}
 
-        def loss_of(
-            params: dict[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor
-        ) -> Any:
+        def loss_of(params: Params, inputs: torch.Tensor, labels: torch.Tensor) -> Any:
             loss = self.criterion(functional_call(self.model, params, (inputs,)), labels)
             return loss, loss
 

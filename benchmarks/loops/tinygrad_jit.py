@@ -35,10 +35,8 @@ class Jit(program.Program):
         inputs, labels = program.normalize(dataset.train.images), dataset.train.labels
         self.inputs, self.labels = Tensor(inputs).realize(), Tensor(labels).realize()
         # A captured program has one batch size: the tail takes one of its own.
-        self.steps: dict[int, Any] = {
-            size: TinyJit(self.step)
-            for size in {min(self.batch_size, len(labels)), len(labels) % self.batch_size} - {0}
-        }
+        sizes = program.batch_sizes(config, len(labels))
+        self.steps: dict[int, Any] = {size: TinyJit(self.step) for size in sizes}
 
     def step(self, rows: Tensor) -> Tensor:
         x, labels = self.inputs[rows], self.labels[rows]
@@ -60,7 +58,4 @@ class Jit(program.Program):
         Device[self.device].synchronize()
 
     def weights(self) -> list[program.Weights]:
-        weights: program.Weights = {}
-        for i, (kernel, bias) in enumerate(self.params):
-            weights |= {f"{2 * i}.weight": kernel.numpy().T, f"{2 * i}.bias": bias.numpy()}
-        return [weights]
+        return [program.named((kernel.numpy(), bias.numpy()) for kernel, bias in self.params)]

@@ -1,11 +1,12 @@
 """The ceilings by NumPy and its BLAS, and the step's products for PyTorch's too."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.program import Settings, initial_layers
+from benchmarks.harness.program import Program, Settings, initial_layers
 from benchmarks.loops.numpy_backprop import OnCpu, Workspace
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
@@ -35,41 +36,39 @@ def products(config: Config, batch: int, dot: Any, array: Any) -> Callable[[], N
     return step
 
 
-class NumpyProducts(OnCpu):
+class Calls(Program):
+    """A program whose epoch is some calls."""
+
+    calls: Sequence[Callable[[], Any]]
+
+    def epoch(self) -> None:
+        for call in self.calls:
+            call()
+
+
+class NumpyProducts(Calls, OnCpu):
     """An epoch of the products of a step."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
-        config = settings.config
-        full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        self.steps = [products(config, config.batch_size, np.dot, np.asarray)] * full
-        if tail:
-            self.steps.append(products(config, tail, np.dot, np.asarray))
-
-    def epoch(self) -> None:
-        for step in self.steps:
-            step()
+        size, n = settings.config.batch_size, len(dataset.train.labels)
+        full, tail = (products(settings.config, b, np.dot, np.asarray) for b in (size, n % size))
+        self.calls = [full] * (n // size) + ([tail] if n % size else [])
 
 
-class NumpyLargeProduct(OnCpu):
+class NumpyLargeProduct(Calls, OnCpu):
     """One product of two `size` x `size` matrices."""
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = np.ones((size, size), np.float32)
-        self.out = np.empty_like(self.a)
-
-    def epoch(self) -> None:
-        np.dot(self.a, self.a, out=self.out)
+        a = np.ones((size, size), np.float32)
+        self.calls = [functools.partial(np.dot, a, a, out=np.empty_like(a))]
 
 
-class NumpyCopy(OnCpu):
+class NumpyCopy(Calls, OnCpu):
     """One copy of `size` float32 numbers."""
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = np.ones(size, np.float32)
-        self.out = np.ones_like(self.a)
-
-    def epoch(self) -> None:
-        np.copyto(self.out, self.a)
+        a = np.ones(size, np.float32)
+        self.calls = [functools.partial(np.copyto, np.ones_like(a), a)]

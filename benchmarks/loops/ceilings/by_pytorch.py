@@ -5,55 +5,42 @@ import functools
 import torch
 
 from benchmarks.harness.program import Settings
-from benchmarks.loops.ceilings.by_numpy import products
+from benchmarks.loops.ceilings.by_numpy import Calls, products
 from benchmarks.loops.pytorch import OnTorch
 from flax_mnist.data.dataset import Dataset
 
 
-class TorchProducts(OnTorch):
+class TorchProducts(Calls, OnTorch):
     """An epoch of the products of a step."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
-        config = settings.config
+        size, n = settings.config.batch_size, len(dataset.train.labels)
         array = functools.partial(torch.tensor, device=self.place)
-        full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        step = products(config, config.batch_size, torch.mm, array)
+        full, tail = (products(settings.config, b, torch.mm, array) for b in (size, n % size))
         if self.place.type == "cuda":
-            step()
+            full()
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                step()
-            self.memory, step = step, graph.replay  # what a graph works on, it does not keep
-        self.steps = [step] * full
-        if tail:
-            self.steps.append(products(config, tail, torch.mm, array))
-
-    def epoch(self) -> None:
-        for step in self.steps:
-            step()
+                full()
+            self.memory, full = full, graph.replay  # what a graph works on, it does not keep
+        self.calls = [full] * (n // size) + ([tail] if n % size else [])
 
 
-class TorchLargeProduct(OnTorch):
+class TorchLargeProduct(Calls, OnTorch):
     """One product of two `size` x `size` matrices."""
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = torch.ones(size, size, device=self.place)
-        self.out = torch.empty_like(self.a)
-
-    def epoch(self) -> None:
-        torch.mm(self.a, self.a, out=self.out)
+        a = torch.ones(size, size, device=self.place)
+        self.calls = [functools.partial(torch.mm, a, a, out=torch.empty_like(a))]
 
 
-class TorchCopy(OnTorch):
+class TorchCopy(Calls, OnTorch):
     """One copy of `size` float32 numbers."""
 
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
-        self.a = torch.ones(size, device=self.place)
-        self.out = torch.ones_like(self.a)
-
-    def epoch(self) -> None:
-        self.out.copy_(self.a)
+        a = torch.ones(size, device=self.place)
+        self.calls = [functools.partial(torch.ones_like(a).copy_, a)]
