@@ -142,11 +142,7 @@ class Eager(PyTorchLoop):
 
 
 class Compiled(Eager):
-    """The whole step, gather and update included, as one function under `torch.compile`.
-
-    Options:
-        mode: of `torch.compile`.
-    """
+    """The whole step, gather and update included, as one function under `torch.compile`."""
 
     def __init__(self, dataset: Dataset, settings: Settings, mode: str) -> None:
         super().__init__(dataset, settings)
