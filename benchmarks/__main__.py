@@ -170,9 +170,8 @@ def scaling(best_pytorch: str | None, settings: Settings, cores: int) -> list[di
 
     for size in BATCH_SIZES:
         config = dataclasses.replace(settings.config, batch_size=size)
-        measure(
-            "batch_size", size, (best_pytorch, "J2"), dataclasses.replace(settings, config=config)
-        )
+        changed = dataclasses.replace(settings, config=config)
+        measure("batch_size", size, (best_pytorch, "J2"), changed)
     for models in MODELS:
         measure("models", models, ("J4",), dataclasses.replace(settings, models=models))
     return points

@@ -75,8 +75,8 @@ class Campaign:
         self.succeed(self.peace, EPOCHS)
         start = time.perf_counter()
         self.succeed(folder / "again", EPOCHS)
+        #: Seconds; of a process that finds its programs compiled.
         self.lifetime = time.perf_counter() - start
-        """Seconds; of a process that finds its programs compiled."""
         self.stopped = folder / "stopped"
         self.succeed(self.stopped, EPOCHS - 1)
 
@@ -108,8 +108,8 @@ def command(path: Path, epochs: int) -> list[str]:
     return [sys.executable, "-m", "flax_mnist", *FLAGS, *flags]
 
 
+#: Returns when a process shall be killed, or has ended before.
 Wait = Callable[[subprocess.Popen[bytes], Campaign, Path], None]
-"""Returns when a process shall be killed, or has ended before."""
 
 
 def killed(runs: Campaign, wait: Wait) -> str:

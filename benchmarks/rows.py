@@ -57,40 +57,38 @@ class Row:
         ]
 
 
+LOOPS = "benchmarks.loops"
+
+
 def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
-    return Variant(f"benchmarks.loops.pytorch:{name}", options, ("torch",), True, label)
-
-
-def _loader(name: str, label: str | None = None, **options: Any) -> Variant:
     # The tutorial's loader makes a PIL image of every sample.
-    needs = ("torch", "PIL")
-    return Variant(f"benchmarks.loops.pytorch:{name}", options, needs, True, label)
+    needs = ("torch", "PIL") if name in ("Tutorial", "TunedLoader") else ("torch",)
+    return Variant(f"{LOOPS}.pytorch:{name}", options, needs, True, label)
 
 
 def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
     needs = ("jax", "flax", "optax")
-    return Variant(f"benchmarks.loops.this_project:{name}", options, needs, label=label)
+    return Variant(f"{LOOPS}.this_project:{name}", options, needs, label=label)
 
 
 def _keras(steps: int) -> Variant:
-    entry, options = "benchmarks.loops.keras_on_jax:Fit", {"steps_per_execution": steps}
-    return Variant(entry, options, ("keras", "jax"), label=f"{steps} steps a call")
+    options, label = {"steps_per_execution": steps}, f"{steps} steps a call"
+    return Variant(f"{LOOPS}.keras_on_jax:Fit", options, ("keras", "jax"), label=label)
 
 
-def _ceiling(name: str, tune_threads: bool = False, **options: Any) -> tuple[Variant, ...]:
-    where = "benchmarks.loops.ceilings"
+def _ceiling(name: str, tune: bool = False, **options: Any) -> tuple[Variant, ...]:
     return (
-        Variant(f"{where}.by_numpy:Numpy{name}", options, (), tune_threads, "NumPy"),
-        Variant(f"{where}.by_pytorch:Torch{name}", options, ("torch",), tune_threads, "PyTorch"),
-        Variant(f"{where}.by_xla:Xla{name}", options, ("jax",), False, "XLA"),
+        Variant(f"{LOOPS}.ceilings.by_numpy:Numpy{name}", options, (), tune, "NumPy"),
+        Variant(f"{LOOPS}.ceilings.by_pytorch:Torch{name}", options, ("torch",), tune, "PyTorch"),
+        Variant(f"{LOOPS}.ceilings.by_xla:Xla{name}", options, ("jax",), False, "XLA"),
     )
 
 
 PEAK_SIZE = 2048  #: Rows of the large product: 17 GFLOP, far more work than memory traffic.
 COPY_SIZE = 2**26  #: Numbers in the large copy: 268 MB, more than any cache.
 
-_TUTORIAL = (_loader("Tutorial"),)
-_TUNED = tuple(_loader("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2))
+_TUTORIAL = (_pytorch("Tutorial"),)
+_TUNED = tuple(_pytorch("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2))
 _OPTIMIZERS = tuple(_pytorch("Eager", name, optimizer=name) for name in ("fused", "foreach"))
 _COMPILED = (_pytorch("Compiled", mode="default"),)
 _LESS_OVERHEAD = (_pytorch("Compiled", mode="reduce-overhead"),)

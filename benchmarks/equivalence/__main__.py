@@ -97,7 +97,8 @@ def main(
     runs = trainings.four_runs(data, config)
     steps = epochs * steps_per_epoch(config, len(data.train.labels))
     lines = single_steps(data, config) + whole_training(runs, steps)
-    print(difference_table(lines))
+    rows = [(line.what, *(f"{x:.1e}" if x else "0" for x in line[1:])) for line in lines]
+    print(text.table([("", "float64", "at most", "float32", "at most"), *rows]))
     drift = trainings.float32_drift(runs, "weights")
     print(
         f"\nfloat32 parameters drift from float64's by {drift.torch:.1e} in PyTorch, "
@@ -115,28 +116,15 @@ def compare_independent(data: Dataset, count: int, stored: Sequence[dict[str, An
     score = trainings.jax_seeds(data, range(count), Config())[-1]
     loss, accuracy = trainings.compare_seeds(score, stored)
     rows = [("", "PyTorch", "JAX", "difference", "90 % interval", "margin")]
-    for what, unit, digits, test in (
-        ("test loss, nats", 1, 4, loss),
-        ("test accuracy, %", 100, 2, accuracy),
-    ):
-        theirs, ours, margin = (
-            f"{x * unit:.{digits}f}" for x in (test.theirs, test.ours, test.margin)
-        )
-        difference, low, high = (
-            f"{x * unit:+.{digits}f}" for x in (test.ours - test.theirs, test.low, test.high)
-        )
+    percent = trainings.Tost(*(100 * x for x in accuracy))
+    for what, digits, test in (("test loss, nats", 4, loss), ("test accuracy, %", 2, percent)):
+        theirs, ours, margin = (f"{x:.{digits}f}" for x in (test.theirs, test.ours, test.margin))
+        signed = (test.ours - test.theirs, test.low, test.high)
+        difference, low, high = (f"{x:+.{digits}f}" for x in signed)
         rows.append((what, theirs, ours, difference, f"{low} to {high}", f"±{margin}"))
     print(f"\nIndependent trainings, {len(stored)} in PyTorch and {count} in JAX\n")
     print(text.table(rows))
     return all(test.p < tolerances.ALPHA for test in (loss, accuracy))
-
-
-def difference_table(lines: Sequence[Comparison]) -> str:
-    """Differences and tolerances."""
-    header = ("", "float64", "at most", "float32", "at most")
-    return text.table(
-        [header, *((line.what, *(f"{x:.1e}" if x else "0" for x in line[1:])) for line in lines)]
-    )
 
 
 if __name__ == "__main__":

@@ -18,12 +18,9 @@ from flax_mnist.store.weights import StateDict, to_torch_state_dict
 
 
 def difference(ours: Any, theirs: Any, relative: bool = False) -> float:
-    """The largest between two pytrees of the same shape; NaN if there is one in either.
+    """The largest between two pytrees of arrays; NaN if there is one in either.
 
-    Args:
-        ours: arrays.
-        theirs: arrays.
-        relative: to the largest entry of each of `theirs`.
+    `relative` is to the largest entry of each of `theirs`.
 
     Raises:
         ValueError: shapes differ.
@@ -70,10 +67,8 @@ def loss_difference(config: Config) -> float:
         log_probs = nn.LogSoftmax(dim=1)(scores)
         theirs += [nn.NLLLoss()(log_probs, targets), nn.CrossEntropyLoss()(scores, targets)]
         with sides.in_precision(config):
-            ours += [
-                jax.jit(model.nll_loss)(log_probs.numpy(), labels),
-                jax.jit(model.cross_entropy_loss)(scores.numpy(), labels),
-            ]
+            ours.append(jax.jit(model.nll_loss)(log_probs.numpy(), labels))
+            ours.append(jax.jit(model.cross_entropy_loss)(scores.numpy(), labels))
     return difference(ours, theirs, relative=True)
 
 

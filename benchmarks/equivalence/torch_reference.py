@@ -95,10 +95,7 @@ def build_model(
 
 
 def train_epoch(
-    model: nn.Module,
-    criterion: nn.Module,
-    optimizer: optim.Optimizer,
-    trainloader: Batches,
+    model: nn.Module, criterion: nn.Module, optimizer: optim.Optimizer, trainloader: Batches
 ) -> float:
     """One pass over ``trainloader``, the tutorial's inner loop; the mean of the batches' losses."""
     running_loss = 0.0

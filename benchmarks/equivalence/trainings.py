@@ -17,7 +17,10 @@ from flax_mnist import evaluation, model, sweep, train
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order
+from flax_mnist.evaluation import Evaluation
 from flax_mnist.store.weights import StateDict, to_torch_state_dict
+
+Orders = Iterable[NDArray[np.int32]]  #: Of the images [n], in each epoch.
 
 
 class TutorialRun(NamedTuple):
@@ -29,9 +32,7 @@ class TutorialRun(NamedTuple):
     test_accuracy: float
 
 
-def torch_run(
-    weights: StateDict, dataset: Dataset, orders: Iterable[NDArray[np.int32]], config: Config
-) -> TutorialRun:
+def torch_run(weights: StateDict, dataset: Dataset, orders: Orders, config: Config) -> TutorialRun:
     """The tutorial's training from the given weights, an epoch for each order [n]."""
     network = sides.in_torch(weights, config)
     inputs, targets = sides.torch_split(dataset.train, config)
@@ -41,9 +42,7 @@ def torch_run(
     return TutorialRun(losses, sides.torch_arrays(network), *score)
 
 
-def jax_run(
-    weights: StateDict, dataset: Dataset, orders: Iterable[NDArray[np.int32]], config: Config
-) -> TutorialRun:
+def jax_run(weights: StateDict, dataset: Dataset, orders: Orders, config: Config) -> TutorialRun:
     """The same training by `flax_mnist.train.train_epoch`."""
     with sides.in_precision(config):
         mlp, optimizer = model.make_model(config), train.make_optimizer(config)
@@ -105,9 +104,7 @@ def float32_drift(runs: FourRuns, of: str) -> Drift:
     return Drift(difference(jax32, torch32), difference(torch32, torch64), difference(jax32, jax64))
 
 
-def jax_seeds(
-    dataset: Dataset, seeds: Sequence[int], config: Config
-) -> list[evaluation.Evaluation]:
+def jax_seeds(dataset: Dataset, seeds: Sequence[int], config: Config) -> list[Evaluation]:
     """Trains one network a seed, all at once; their test results [seeds] after each epoch."""
     in_axes = (0, None, None)  # the images are everyone's
     run = jax.jit(jax.vmap(functools.partial(sweep.train_member, template=config), in_axes))
@@ -149,12 +146,8 @@ def tost(ours: Any, theirs: Sequence[float], margin: float) -> Tost:
     return Tost(a.mean(), b.mean(), margin, interval.low, interval.high, p)
 
 
-def compare_seeds(
-    ours: evaluation.Evaluation, theirs: Sequence[dict[str, Any]]
-) -> tuple[Tost, Tost]:
+def compare_seeds(ours: Evaluation, theirs: Sequence[dict[str, Any]]) -> tuple[Tost, Tost]:
     """Test loss and test accuracy of trained networks against the stored ones of PyTorch."""
     losses, accuracies = ([run[key] for run in theirs] for key in ("test_loss", "test_accuracy"))
-    return (
-        tost(ours.loss, losses, tolerances.TEST_LOSS_MARGIN),
-        tost(ours.accuracy, accuracies, tolerances.TEST_ACCURACY_MARGIN),
-    )
+    loss = tost(ours.loss, losses, tolerances.TEST_LOSS_MARGIN)
+    return loss, tost(ours.accuracy, accuracies, tolerances.TEST_ACCURACY_MARGIN)

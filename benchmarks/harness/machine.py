@@ -34,12 +34,18 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def processor() -> str:
+def told_by_linux(name: str, file: str) -> str | None:
+    """The value of `name` in a file under /proc; None where there is none."""
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        found = re.search(rf"{name}\s*:\s*(.+)", Path(file).read_text())
     except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+        return None
+    return found[1].strip() if found else None
+
+
+def processor() -> str:
+    found = told_by_linux("model name", "/proc/cpuinfo")
+    return found or platform.processor() or platform.machine()
 
 
 def memory() -> int | None:

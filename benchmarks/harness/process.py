@@ -17,6 +17,7 @@ from benchmarks.rows import Variant
 PATIENCE = 900.0  #: Seconds after which a process that has not answered is given up.
 #: Where a worker's standard error goes: libraries warn of much that is no row's fault.
 ERRORS = None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
+COMMON: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": ERRORS, "cwd": ROOT}
 
 
 class RowError(Exception):
@@ -38,10 +39,8 @@ class Process:
         self.process = subprocess.Popen(
             command(variant, settings),
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=ERRORS,
             env=environment(threads, settings),
-            cwd=ROOT,
+            **COMMON,
         )
         self.first = self._read(PATIENCE)
         """What it said when it was ready: how long each part of its preparation took, and more."""
@@ -130,11 +129,9 @@ def whole_process(
         done = subprocess.run(
             command(variant, settings, whole=True),
             env=variables,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=ERRORS,
             check=True,
             timeout=PATIENCE,
+            **COMMON,
         )
     except subprocess.TimeoutExpired as error:
         raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error

@@ -1,7 +1,7 @@
 """What every row of the table is: a program that trains an epoch each time it is asked to."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -85,6 +85,14 @@ def initial_layers(
     return layers
 
 
+def named(layers: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> Weights:
+    """Copies of the kernels [fan_in, fan_out] and biases, by PyTorch's names in its layouts."""
+    weights: Weights = {}
+    for i, (kernel, bias) in enumerate(layers):
+        weights |= {f"{2 * i}.weight": kernel.T.copy(), f"{2 * i}.bias": bias.copy()}
+    return weights
+
+
 def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Pixels [n, 28, 28] as inputs [n, 784] from -1 to 1, in no more memory than those take."""
     inputs = images.reshape(len(images), -1).astype(np.float32)
@@ -94,11 +102,11 @@ def normalize(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return inputs
 
 
+def batch_sizes(config: Config, n: int) -> set[int]:
+    """Those of an epoch of `n` images: the full batches', and the short last one's."""
+    return {min(config.batch_size, n), n % config.batch_size} - {0}
+
+
 def batches(order: NDArray[np.int32], size: int) -> list[NDArray[np.int32]]:
     """The order cut into batches, the short last one kept."""
     return [order[start : start + size] for start in range(0, len(order), size)]
-
-
-def batch_sizes(n: int, size: int) -> set[int]:
-    """Those of an epoch of `n` images: the short last one may be another."""
-    return {min(size, n), n % size} - {0}

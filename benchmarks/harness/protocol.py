@@ -157,10 +157,10 @@ def enter(entrant: Entrant, settings: Settings, schedule: Schedule, cores: int) 
     if isinstance(candidates, str):
         entrant.drop(RowError("skipped", candidates))
         return
-    trials = entrant.trials = [Trial(variant, threads) for variant, threads in candidates]
-    for trial in trials:
-        trial.begin(settings, fastest(trials))
-    entrant.settle(trials, schedule, keep_rival=True)
+    entrant.trials = [Trial(variant, threads) for variant, threads in candidates]
+    for trial in entrant.trials:
+        trial.begin(settings, fastest(entrant.trials))
+    entrant.settle(entrant.trials, schedule, keep_rival=True)
 
 
 def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
@@ -203,8 +203,8 @@ def progress(entrant: Entrant) -> str:
     if entrant.process is None:
         return f"{entrant.row.name} {entrant.result['status']}: {entrant.result['reason']}"
     variant = f"{entrant.result['variant']}, " if entrant.result["variant"] else ""
-    threads = entrant.result["threads"]
-    return f"{entrant.row.name} {variant}threads {threads}: {entrant.epoch_seconds:.3g} s"
+    how = f"{variant}threads {entrant.result['threads']}"
+    return f"{entrant.row.name} {how}: {entrant.epoch_seconds:.3g} s"
 
 
 def take_round(entrants: Sequence[Entrant], number: int, schedule: Schedule) -> None:
@@ -239,12 +239,8 @@ def take_turn(entrant: Entrant, number: int, schedule: Schedule) -> None:
         entrant.drop(error)
         return
     entrant.result["peak_memory"] = answer["peak_memory"]
-    taken = {
-        "round": number,
-        "seconds": answer["seconds"],
-        "idle_cpu_seconds": answer["idle_cpu_seconds"],
-        "load_average": machine.load_average(),
-    }
+    taken = {"round": number} | {key: answer[key] for key in ("seconds", "idle_cpu_seconds")}
+    taken["load_average"] = machine.load_average()
     turns = entrant.result["turns"]
     if turns and turns[-1]["round"] == number:
         taken, slower = sorted((turns.pop(), taken), key=seconds_of_turn)

@@ -11,10 +11,8 @@ scores them and ends: what a user waits for.
 import importlib
 import json
 import os
-import re
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import machine
@@ -97,11 +95,8 @@ class Worker:
 def peak_memory() -> int | None:
     """The most main memory this process has held, in bytes."""
     # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
-    try:
-        found = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
+    found = machine.told_by_linux("VmHWM", "/proc/self/status")
+    return int(found.split()[0]) * 1024 if found else None
 
 
 def main() -> None:

@@ -6,20 +6,15 @@ os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it once, on import
 
 import jax
 import keras
-import numpy as np
 
-from benchmarks.harness.program import Program, Settings, Weights, normalize
+from benchmarks.harness.program import Program, Settings, Weights, named, normalize
 from flax_mnist.config import PIXELS
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
 
 
 class Fit(Program):
-    """All images normalised beforehand, shuffled by `fit`.
-
-    Options:
-        steps_per_execution: steps that Keras runs in one compiled call.
-    """
+    """All images normalised beforehand, shuffled by `fit`; so many steps in one compiled call."""
 
     def __init__(self, dataset: Dataset, settings: Settings, steps_per_execution: int = 1) -> None:
         config = settings.config
@@ -31,10 +26,9 @@ class Fit(Program):
         for i, (fan_in, size) in enumerate(config.layers):
             # torch.nn.Linear's rule.
             rule = keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
+            initial = {"kernel_initializer": rule, "bias_initializer": rule}
             activation = "relu" if i < len(config.hidden_sizes) else None
-            layers.append(
-                keras.layers.Dense(size, activation, kernel_initializer=rule, bias_initializer=rule)
-            )
+            layers.append(keras.layers.Dense(size, activation, **initial))
         self.model = keras.Sequential(layers)
         self.model.compile(
             optimizer=keras.optimizers.SGD(config.learning_rate, config.momentum),
@@ -44,15 +38,12 @@ class Fit(Program):
         self.inputs, self.labels = normalize(dataset.train.images), dataset.train.labels
 
     def epoch(self) -> None:
-        history = self.model.fit(
-            self.inputs, self.labels, batch_size=self.batch_size, epochs=1, verbose=0
-        )
+        history = self.model.fit(self.inputs, self.labels, self.batch_size, epochs=1, verbose=0)
         self.loss = history.history["loss"][0]
 
     def wait(self) -> None:
         jax.block_until_ready([variable.value for variable in self.model.variables])
 
     def weights(self) -> list[Weights]:
-        arrays = [np.array(array) for array in self.model.get_weights()]
-        kernels = {f"{i}.weight": array.T for i, array in enumerate(arrays) if i % 2 == 0}
-        return [kernels | {f"{i - 1}.bias": array for i, array in enumerate(arrays) if i % 2}]
+        arrays = self.model.get_weights()
+        return [named(zip(arrays[::2], arrays[1::2], strict=True))]

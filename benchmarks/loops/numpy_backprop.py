@@ -33,8 +33,8 @@ class Backpropagation(OnCpu):
         self.config = config
         self.inputs, self.labels = program.normalize(dataset.train.images), dataset.train.labels
         self.layers = program.initial_layers(config, np.random.default_rng(config.seed))
-        sizes = program.batch_sizes(len(self.labels), config.batch_size)
-        self.workspaces = {batch: Workspace(batch, config) for batch in sizes}
+        sizes = program.batch_sizes(config, len(self.labels))
+        self.workspaces = {size: Workspace(size, config) for size in sizes}
         self.epochs_done = 0
 
     def epoch(self) -> None:
@@ -76,10 +76,7 @@ class Backpropagation(OnCpu):
         return float((np.log(sums[:, 0]) - shifted_label_logits).mean())
 
     def weights(self) -> list[program.Weights]:
-        weights: program.Weights = {}
-        for i, (kernel, bias) in enumerate(self.layers):
-            weights |= {f"{2 * i}.weight": kernel.T.copy(), f"{2 * i}.bias": bias.copy()}
-        return [weights]
+        return [program.named(self.layers)]
 
 
 class Workspace:

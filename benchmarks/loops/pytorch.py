@@ -12,6 +12,8 @@ from benchmarks.equivalence import torch_reference as reference
 from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batch_sizes
 from flax_mnist.data.dataset import Dataset
 
+Params = dict[str, torch.Tensor]
+
 
 class OnTorch(Program):
     """A program on PyTorch's device."""
@@ -140,11 +142,7 @@ class Eager(PyTorchLoop):
 
 
 class Compiled(Eager):
-    """The whole step, gather and update included, as one function under `torch.compile`.
-
-    Options:
-        mode: of `torch.compile`.
-    """
+    """The whole step, gather and update included, as one function under `torch.compile`."""
 
     def __init__(self, dataset: Dataset, settings: Settings, mode: str) -> None:
         super().__init__(dataset, settings)
@@ -158,8 +156,8 @@ class Compiled(Eager):
             # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
             torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  -- PyTorch's advice
 
-        def step(params: dict[str, torch.Tensor], index: torch.Tensor) -> Any:
-            def loss_of(params: dict[str, torch.Tensor]) -> Any:
+        def step(params: Params, index: torch.Tensor) -> Any:
+            def loss_of(params: Params) -> Any:
                 output = functional_call(model, params, (inputs[index],))
                 return criterion(output, labels[index])
 
@@ -183,8 +181,8 @@ class CudaGraph(Eager):
             raise UnavailableError("CUDA graphs need an NVIDIA GPU")
         super().__init__(dataset, settings)
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        sizes = batch_sizes(len(self.labels), self.config.batch_size)
-        self.graphs = {batch: self.record(batch) for batch in sizes}
+        sizes = batch_sizes(self.config, len(self.labels))
+        self.graphs = {size: self.record(size) for size in sizes}
         self.model.load_state_dict(before)  # recording takes a few real steps
 
     def record(self, batch: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
@@ -220,9 +218,7 @@ class VmapModels(Eager):
         stacked, _ = stack_module_state(networks)
         self.params = {name: value.detach() for name, value in stacked.items()}
 
-        def loss_of(
-            params: dict[str, torch.Tensor], inputs: torch.Tensor, labels: torch.Tensor
-        ) -> Any:
+        def loss_of(params: Params, inputs: torch.Tensor, labels: torch.Tensor) -> Any:
             loss = self.criterion(functional_call(self.model, params, (inputs,)), labels)
             return loss, loss
 

@@ -95,11 +95,8 @@ class Step(_Jax):
     """One call of the compiled step a batch, the batches gathered by NumPy."""
 
     def compile(self, settings: Settings) -> Any:
-        return functools.partial(
-            train.train_step,
-            model=model.make_model(self.config),
-            optimizer=train.make_optimizer(self.config),
-        )
+        network, optimizer = model.make_model(self.config), train.make_optimizer(self.config)
+        return functools.partial(train.train_step, model=network, optimizer=optimizer)
 
     def epoch(self) -> None:
         images, labels = self.dataset.train
@@ -193,9 +190,5 @@ class _DefaultPrecision(model.MLP):
 
 
 def _train_epoch(config: Config) -> Callable[..., tuple[train.State, Array]]:
-    return functools.partial(
-        train.train_epoch,
-        model=model.make_model(config),
-        optimizer=train.make_optimizer(config),
-        batch_size=config.batch_size,
-    )
+    static = {"model": model.make_model(config), "optimizer": train.make_optimizer(config)}
+    return functools.partial(train.train_epoch, batch_size=config.batch_size, **static)

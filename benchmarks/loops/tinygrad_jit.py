@@ -29,11 +29,13 @@ class Jit(program.Program):
         self.batch_size, self.learning_rate = config.batch_size, config.learning_rate
         self.rng = np.random.default_rng(config.seed + 1)
         layers = program.initial_layers(config, np.random.default_rng(config.seed))
-        self.params = [(Tensor(W).realize(), Tensor(b).realize()) for W, b in layers]
+        self.params = [
+            (Tensor(kernel).realize(), Tensor(bias).realize()) for kernel, bias in layers
+        ]
         inputs, labels = program.normalize(dataset.train.images), dataset.train.labels
         self.inputs, self.labels = Tensor(inputs).realize(), Tensor(labels).realize()
         # A captured program has one batch size: the tail takes one of its own.
-        sizes = program.batch_sizes(len(labels), self.batch_size)
+        sizes = program.batch_sizes(config, len(labels))
         self.steps: dict[int, Any] = {size: TinyJit(self.step) for size in sizes}
 
     def step(self, rows: Tensor) -> Tensor:
@@ -56,7 +58,4 @@ class Jit(program.Program):
         Device[self.device].synchronize()
 
     def weights(self) -> list[program.Weights]:
-        weights: program.Weights = {}
-        for i, (kernel, bias) in enumerate(self.params):
-            weights |= {f"{2 * i}.weight": kernel.numpy().T, f"{2 * i}.bias": bias.numpy()}
-        return [weights]
+        return [program.named((kernel.numpy(), bias.numpy()) for kernel, bias in self.params)]

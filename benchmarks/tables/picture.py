@@ -18,16 +18,10 @@ def save(result: Mapping[str, Any], path: Path) -> None:
     """
     import matplotlib.figure
 
-    series = scaling_series(result)
-    rates = [
-        (line, line.images_per_second)
-        for line in reversed(summarize(result).lines)
-        if line.images_per_second
-    ]
-    figure = matplotlib.figure.Figure(
-        (15 if series else 8, 1.6 + 0.36 * max(len(rates), 8 if series else 0)),
-        layout="constrained",
-    )
+    series, lines = scaling_series(result), reversed(summarize(result).lines)
+    rates = [(line, rate) for line in lines if (rate := line.images_per_second)]
+    size = (15 if series else 8, 1.6 + 0.36 * max(len(rates), 8 if series else 0))
+    figure = matplotlib.figure.Figure(size, layout="constrained")
     bars, *panels = figure.subplots(1, 3 if series else 1, squeeze=False)[0]
     _draw_rates(bars, rates)
     if series:

@@ -131,12 +131,10 @@ def tuning(row: Mapping[str, Any]) -> str | None:
         threads = "1 thread" if trial["threads"] == 1 else f"{trial['threads']} threads"
         return f"{trial['variant']} {threads}" if trial["variant"] else threads
 
+    def fared(trial: Mapping[str, Any]) -> str:
+        return trial.get("reason") or f"{trial['seconds'] / chosen['seconds']:.2f} x"
+
     trials = {(trial["variant"], trial["threads"]): trial for trial in row["trials"]}
     chosen = trials.pop((row["variant"], row["threads"]))
-    others = [
-        f"{label(trial)} {trial['seconds'] / chosen['seconds']:.2f} x"
-        if "seconds" in trial
-        else f"{label(trial)} {trial['reason']}"
-        for trial in trials.values()
-    ]
+    others = [f"{label(trial)} {fared(trial)}" for trial in trials.values()]
     return f"{label(chosen)} (time of others: {', '.join(others)})"

@@ -30,11 +30,9 @@ def render(result: Mapping[str, Any]) -> str:
 
 def heading(result: Mapping[str, Any]) -> str:
     machine, config = result["machine"], result["settings"]["config"]
-    versions = ", ".join(
-        f"{name} {machine['versions'][name]}"
-        for name in ("jax", "torch", "numpy", "keras", "tinygrad")
-        if name in machine["versions"]
-    )
+    shown = ("jax", "torch", "numpy", "keras", "tinygrad")
+    there = [name for name in shown if name in machine["versions"]]
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in there)
     return (
         f"{machine['device']}, {machine['cores']} cores; {versions}; Python "
         f"{machine['versions']['python']}\n{machine['dataset']}, {machine['images']:,} images an "
@@ -94,15 +92,13 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
             "- \\*: not the headline rule (batch 64, float32, one network); a rate of many models "
             "is their sum, a step one model's share."
         )
-    if result["reference"]:
-        r = result["reference"]
+    if r := result["reference"]:
         said.append(
             "- comp.: seconds of compiling; correct: test accuracy after 5 epochs, valid near "
             f"{r['accuracy']:.1%} and test loss {r['loss']:.3f} ({r['source']})."
         )
-    imports = [
-        f"{row['name']} {row['import_seconds']:.1f}" for row in result["rows"] if row["turns"]
-    ]
+    ran = [row for row in result["rows"] if row["turns"]]
+    imports = [f"{row['name']} {row['import_seconds']:.1f}" for row in ran]
     said.append(f"- Importing, before all else, took seconds: {', '.join(imports)}.")
     retaken = [f"{row['name']} {n}" for row in result["rows"] if (n := len(row["retaken"]))]
     if retaken:
@@ -119,8 +115,7 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
-    said = []
-    before = result["load_average"][0]
+    said, before = [], result["load_average"][0]
     if before is not None and before > 0.5:
         said.append(f"WARNING: other programs were running (load average {before} at the start).")
     held_back = [row["name"] for row in result["rows"] if lagged(row, result["plan"]["lag"])]
@@ -130,12 +125,10 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
             "machine had less to give than at other times. Run it again."
         )
     for row in result["rows"]:
-        spun = [turn["idle_cpu_seconds"] for turn in row["turns"]]
-        if spun and statistics.median(spun) > 0.5:
-            said.append(
-                f"WARNING: {row['name']} took {statistics.median(spun):.1f} s of the CPU between "
-                "two of its turns."
-            )
+        spun = statistics.median([turn["idle_cpu_seconds"] for turn in row["turns"]] or [0])
+        if spun > 0.5:
+            took = f"{row['name']} took {spun:.1f} s of the CPU"
+            said.append(f"WARNING: {took} between two of its turns.")
     return said
 
 

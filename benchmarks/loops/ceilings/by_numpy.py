@@ -37,9 +37,9 @@ def products(config: Config, batch: int, dot: Any, array: Any) -> Callable[[], N
 
 
 class Calls(Program):
-    """An epoch is some calls of work that has been set out in memory before."""
+    """A program whose epoch is some calls."""
 
-    calls: Sequence[Callable[[], object]]
+    calls: Sequence[Callable[[], Any]]
 
     def epoch(self) -> None:
         for call in self.calls:
@@ -51,10 +51,9 @@ class NumpyProducts(Calls, OnCpu):
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
-        config, n = settings.config, len(dataset.train.labels)
-        full, tail = divmod(n, config.batch_size)
-        last = [products(config, tail, np.dot, np.asarray)] if tail else []
-        self.calls = [products(config, config.batch_size, np.dot, np.asarray)] * full + last
+        size, n = settings.config.batch_size, len(dataset.train.labels)
+        full, tail = (products(settings.config, b, np.dot, np.asarray) for b in (size, n % size))
+        self.calls = [full] * (n // size) + ([tail] if n % size else [])
 
 
 class NumpyLargeProduct(Calls, OnCpu):

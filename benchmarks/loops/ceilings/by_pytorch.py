@@ -15,19 +15,17 @@ class TorchProducts(Calls, OnTorch):
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
-        config = settings.config
+        size, n = settings.config.batch_size, len(dataset.train.labels)
         array = functools.partial(torch.tensor, device=self.place)
-        full, tail = divmod(len(dataset.train.labels), config.batch_size)
-        step = products(config, config.batch_size, torch.mm, array)
+        full, tail = (products(settings.config, b, torch.mm, array) for b in (size, n % size))
         if self.place.type == "cuda":
-            step()
+            full()
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                step()
-            self.memory, step = step, graph.replay  # what a graph works on, it does not keep
-        last = [products(config, tail, torch.mm, array)] if tail else []
-        self.calls = [step] * full + last
+                full()
+            self.memory, full = full, graph.replay  # what a graph works on, it does not keep
+        self.calls = [full] * (n // size) + ([tail] if n % size else [])
 
 
 class TorchLargeProduct(Calls, OnTorch):
