@@ -69,16 +69,7 @@ class SweepLines(SweepObserver):
         members = [config for group in plan.groups for config in group]
         self.steps, self.done = steps_per_epoch(members[0], len(dataset.train.labels)), 0
         self.last_step = len(members) * members[0].epochs * self.steps
-        terminal.say(
-            text.sweep_header(
-                dataset,
-                members,
-                len(plan.groups),
-                plan.mesh.size,
-                plan.mesh.devices[0].device_kind,
-                plan.bytes / 1e6,
-            )
-        )
+        terminal.say(text.sweep_header(dataset, plan))
 
     def compiled(self, seconds: float) -> None:
         terminal.say(f"Compiled in {seconds:.2f} s")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
 
     from flax_mnist.config import Config
     from flax_mnist.data.dataset import Dataset
+    from flax_mnist.devices.memory import Plan
     from flax_mnist.store.metrics import Metrics
     from flax_mnist.sweep import Outcome
 
@@ -73,36 +74,21 @@ def score(dataset: Dataset, loss: float, accuracy: float) -> str:
     )
 
 
-def sweep_header(
-    dataset: Dataset,
-    members: Sequence[Config],
-    groups: int,
-    devices: int,
-    device_kind: str,
-    megabytes: float,
-) -> str:
-    """What a sweep trains, on what, and where.
-
-    Args:
-        dataset: what the members are trained on.
-        members: in the order of their seeds, for each setting.
-        groups: in how many groups they are trained, one group after the other.
-        devices: over how many devices each group is spread.
-        device_kind: what JAX calls them.
-        megabytes: estimate of the memory that is needed on all of them together, 10^6 bytes.
-    """
-    config = members[0]
+def sweep_header(dataset: Dataset, plan: Plan) -> str:
+    """What a sweep trains, on what, and where; the seeds of each setting are in their order."""
+    members = [config for group in plan.groups for config in group]
+    config, devices = members[0], plan.mesh.devices
     rates = dict.fromkeys(f"{member.learning_rate:g}" for member in members)
     momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
-    together = f"in {groups} groups" if groups > 1 else "at once"
+    together = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
     return (
         f"{images(dataset)}\n"
         f"{network(config)}, {config.init} initialisation, {config.precision}, "
         f"seeds {config.seed} to {members[-1].seed}\n"
         f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
         f"batches of {config.batch_size}\n"
-        f"{len(members)} members {together} on {devices} x {device_kind}, "
-        f"in about {megabytes:,.0f} MB"
+        f"{len(members)} members {together} on {devices.size} x {devices[0].device_kind}, "
+        f"in about {plan.bytes / 1e6:,.0f} MB"
     )
 
 
@@ -149,12 +135,10 @@ def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.i
 
 
 def table(rows: Rows, sides: Sequence[str] | None = None) -> str:
-    """Columns two spaces apart, as a terminal shows them.
+    """Columns two spaces apart, as a terminal shows them; the first row is the header.
 
-    Args:
-        rows: of cells, all as long as the first one, which is the header.
-        sides: `<` or `>` for each column, to which its cells are moved; where it is not given,
-            numbers to the right and names, as those in the first column, to the left.
+    `sides` says of each column whether its cells are moved to the left, `<`, or to the right, `>`.
+    Where it is not given, numbers go right, and names, as those in the first column, left.
 
     Raises:
         ValueError: rows, or a row and the sides, are not of the same length.
