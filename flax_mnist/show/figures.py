@@ -24,19 +24,17 @@ from flax_mnist.store.metrics import Metrics
 #: Okabe and Ito's, safe for the colour-blind, https://jfly.uni-koeln.de/color/, but for their
 #: yellow, which white ground swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
 BLUE, GREY = COLOURS[0], "#BBBBBB"
-
 MARKERS = "osD^vP*X<>p"  #: 11, beside 7 colours: no pair of them comes twice in 77 runs.
 
 LONGEST_NAME = 40  #: Characters.
+MOST_MARKERS = 10  #: On a curve.
 
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "clip_on": False}
 TRAINING: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
 MEMBER: dict[str, Any] = {"linewidth": 0.7, "markersize": 3, "alpha": 0.45}
+BELOW: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
 MEAN: dict[str, Any] = {"linewidth": 2, "markersize": 5}
-
-MOST_MARKERS = 10  #: On a curve.
 
 
 def open_axes(axes: Axes) -> None:
@@ -77,30 +75,28 @@ def save(figure: Figure, path: Path) -> None:
 def draw_curves(runs: Mapping[str, Sequence[Metrics]]) -> Figure:
     """Training and test loss, and test accuracy, against the epoch.
 
-    Args:
-        runs: the epochs of each run, one or more, by the name that the legend gives it.
+    `runs` are the epochs of each run, one or more, by the name that the legend gives it.
     """
-    columns = min(len(runs), 2)
     figure = Figure(figsize=(8, 3.4 + 0.2 * math.ceil(len(runs) / 2)), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     handles = [
         _draw_run(loss, accuracy, rows, look)
         for rows, look in zip(runs.values(), _looks(), strict=False)
     ]
-    loss.set(ylim=(0, None), ylabel="loss, nats")
     kinds = [Line2D([], [], color="black", marker="o", **LINE, **kind) for kind in (TRAINING, {})]
     loss.legend(
         kinds, ("training", "test"), loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False
     )
-    accuracy.set(ylim=(None, min(accuracy.get_ylim()[1], 1)), ylabel="test accuracy")
-    accuracy.yaxis.set_major_formatter(percent)
     last = max(row.epoch for rows in runs.values() for row in rows)
     pad = max(0.5, last / 30)
     for axes in (loss, accuracy):
-        _finish_epochs(axes)
         axes.set_xlim(1 - pad, last + pad)
+        _finish_epochs(axes)
+    loss.set(ylabel="loss, nats", ylim=(0, None))
+    accuracy.set(ylabel="test accuracy", ylim=(None, min(accuracy.get_ylim()[1], 1)))
+    accuracy.yaxis.set_major_formatter(percent)
     names = [shortened(name) for name in runs]
-    legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+    legend = figure.legend(handles, names, ncols=min(len(runs), 2), **BELOW)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
@@ -110,8 +106,7 @@ def _draw_run(loss: Axes, accuracy: Axes, rows: Sequence[Metrics], look: dict[st
     """The lines of a run; the one that stands for it in the legend."""
     epochs = [row.epoch for row in rows]
     every = math.ceil(len(rows) / MOST_MARKERS)
-    marked = ((len(rows) - 1) % every, every)  # the last one among them
-    look = {**look, **LINE, "markevery": marked}
+    look = look | LINE | {"markevery": ((len(rows) - 1) % every, every)}  # the last one among them
     loss.plot(epochs, [row.train_loss for row in rows], **look, **TRAINING)
     loss.plot(epochs, [row.test_loss for row in rows], **look)
     (line,) = accuracy.plot(epochs, [row.test_accuracy for row in rows], **look)
@@ -121,10 +116,8 @@ def _draw_run(loss: Axes, accuracy: Axes, rows: Sequence[Metrics], look: dict[st
 def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
     """Training and test loss against the epoch: thin of each member, bold the mean of a setting.
 
-    A member that diverged has the epochs before, and no part in the mean.
-
-    Args:
-        rows: of every member and epoch; a member's epochs in their order.
+    A member that diverged has the epochs before, and no part in the mean. There is a row for every
+    member and epoch; a member's epochs are in their order.
     """
     settings: defaultdict[tuple[float, float], defaultdict[Config, list[Metrics]]]
     settings = defaultdict(lambda: defaultdict(list))
@@ -135,12 +128,14 @@ def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
     figure = Figure(figsize=(9, 4 + 0.22 * lines), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     handles = []
-    for (setting, members), look in zip(settings.items(), _looks(), strict=False):
+    for ((rate, momentum), members), look in zip(settings.items(), _looks(), strict=False):
         for axes, field in zip(panels, ("train_loss", "test_loss"), strict=True):
             losses = [[getattr(row, field) for row in member] for member in members.values()]
             _draw_setting(axes, np.array(losses), look)
         diverged = sum(not math.isfinite(member[-1].test_loss) for member in members.values())
-        handles.append(Line2D([], [], **look, **MEAN, label=_label(*setting, diverged)))
+        label = f"{rate:g}" + (f", momentum {momentum:g}" if momentum else "")
+        label += f" ({diverged} diverged)" if diverged else ""
+        handles.append(Line2D([], [], **look, **MEAN, label=label))
     for axes, title in zip(panels, ("training", "test"), strict=True):
         axes.set_title(title, fontsize=10)
         axes.set_yscale("log")
@@ -149,13 +144,8 @@ def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
     panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     panels[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panels[0].yaxis.set_minor_formatter(NullFormatter())
-    figure.legend(
-        handles=handles,
-        title="learning rate: the mean over its seeds, and each of them",
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-    )
+    title = "learning rate: the mean over its seeds, and each of them"
+    figure.legend(handles=handles, title=title, ncols=columns, **BELOW)
     return figure
 
 
@@ -167,11 +157,6 @@ def _draw_setting(
     healthy = losses[np.isfinite(losses).all(axis=1)]
     if len(healthy):
         axes.plot(epochs, healthy.mean(axis=0), **look, **MEAN)
-
-
-def _label(learning_rate: float, momentum: float, diverged: int) -> str:
-    with_momentum = f", momentum {momentum:g}" if momentum else ""
-    return f"{learning_rate:g}{with_momentum}" + (f" ({diverged} diverged)" if diverged else "")
 
 
 def _looks() -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ from flax_mnist.train import init_state, make_optimizer, train_step
 # What is sought in the text of an HLO module.
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<opcode>[\w-]+)\(")
 _ARRAY = re.compile(r"\w+\[[\d,]*\]")
+_LENGTH = re.compile(r"\d+")
 _CALLED = re.compile(r"calls=%?(\S+),")
 _FUSION = re.compile(r'"kind":"(\w+)"')
 _LIBRARY = re.compile(r'custom_call_target="(\S*(?:gemm|matmul|dot)\S*)"')
@@ -28,13 +29,9 @@ def tabulate(config: Config) -> str:
     """Flax's table of the layers: the inputs, outputs and parameters of each, for a batch."""
     model = make_model(config)
     inputs = jnp.zeros((config.batch_size, PIXELS), model.param_dtype)
-    table = model.tabulate(
-        jax.random.key(0),
-        inputs,
-        console_kwargs={"force_terminal": False},
-        table_kwargs={"box": box.ASCII},
-    )
-    return table.strip("\n")
+    plain, in_ascii = {"force_terminal": False}, {"box": box.ASCII}
+    key = jax.random.key(0)
+    return model.tabulate(key, inputs, console_kwargs=plain, table_kwargs=in_ascii).strip("\n")
 
 
 def trace_step(config: Config) -> Traced:
@@ -80,9 +77,8 @@ class Product(NamedTuple):
     @property
     def flops(self) -> int:
         """2 m k n, which the sizes mk, kn and mn give in whatever order the axes lie."""
-        shapes = (array.partition("[")[2] for array in (*self.operands, self.result))
-        sizes = (math.prod(map(int, re.findall(r"\d+", shape))) for shape in shapes)
-        return 2 * math.isqrt(math.prod(sizes))
+        shapes = [array.partition("[")[2] for array in (*self.operands, self.result)]
+        return 2 * math.isqrt(math.prod(int(n) for shape in shapes for n in _LENGTH.findall(shape)))
 
 
 def find_products(hlo: str) -> list[Product]:
@@ -98,32 +94,26 @@ def find_products(hlo: str) -> list[Product]:
         if found and (array := _ARRAY.search(found["type"]))
     }
     fusions = {found[1]: i for i, line in enumerate(lines) if (found := _CALLED.search(line))}
-    products = []
-    computation = ""
+    products, computation = [], ""
     for i, (line, instruction) in enumerate(zip(lines, instructions, strict=True)):
         if line.endswith("{"):
             computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
         library = _LIBRARY.search(line)
         if instruction and (instruction["opcode"] == "dot" or library):
             place = fusions.get(computation, i)
+            # `jit(train_step)/transpose(jvp(MLP))/.../Dense_1/dot_general` is `backward Dense_1`.
+            layer = _LAYER.search(line)
+            way = "backward" if layer and "transpose(" in layer[1] else "forward"
             by = library or _FUSION.search(lines[place])
             arguments = re.findall(r"[\w.-]+", line[instruction.end() :].partition("), ")[0])
             product = Product(
-                _source(line),
+                f"{way} {layer[2]}" if layer else "not said",
                 tuple(arrays[name] for name in arguments if name in arrays)[:2],
                 arrays[instruction["name"]],
                 by[1].strip("_").removesuffix("_fusion") if by else "dot",
             )
             products.append((place, product))
     return [product for _, product in sorted(products)]
-
-
-def _source(line: str) -> str:
-    """From `jit(train_step)/transpose(jvp(MLP))/.../Dense_1/dot_general` to `backward Dense_1`."""
-    name = _LAYER.search(line)
-    if not name:
-        return "not said"
-    return f"{'backward' if 'transpose(' in name[1] else 'forward'} {name[2]}"
 
 
 def describe_cost(compiled: Compiled, config: Config) -> str:

@@ -33,7 +33,6 @@ from flax_mnist.show.results import Findings, draw_confusion
 from flax_mnist.store.metrics import Metrics
 
 MAX_WEIGHTS = 20_000_000  #: More make a page of over 100 MB, which no browser opens gladly.
-
 MOST_MISTAKES = 24
 
 #: Of the page's own arithmetic with that of a run, by the run's precision.
@@ -50,6 +49,10 @@ NOT_MNIST = (
     "on synthetic digits, which the program draws itself.</p>"
 )
 
+# A row of the tables of facts, and one of the canvas's.
+ROW = '<tr><th scope="row">{}</th><td>{}</td></tr>'
+BAR = '<tr><th scope="row">{}</th><td><i></i></td><td><data value="0"></data></td></tr>'
+
 
 class History(NamedTuple):
     """How a run was trained."""
@@ -62,31 +65,25 @@ class History(NamedTuple):
 
 def require_room(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> None:
     """Refuses with a `RequestError` a network of more than `MAX_WEIGHTS`."""
-    weights = sum(array.size for array in state_dict.values())
-    if weights > MAX_WEIGHTS:
-        raise RequestError(
-            f"The network has {weights:,} weights; a report can hold {MAX_WEIGHTS:,}."
-        )
+    n = sum(array.size for array in state_dict.values())
+    if n > MAX_WEIGHTS:
+        raise RequestError(f"The network has {n:,} weights; a report can hold {MAX_WEIGHTS:,}.")
 
 
 def render(
     history: History, findings: Findings, state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]
 ) -> str:
-    """The page, the same for the same run.
-
-    Args:
-        history: of the run.
-        findings: what its network makes of the test images.
-        state_dict: its weights in PyTorch's names and layouts; those of the page's own network.
+    """The page, the same for the same run; its own network has the weights of the `state_dict`.
 
     Raises:
-        RequestError: it has more than `MAX_WEIGHTS`.
+        RequestError: they are more than `MAX_WEIGHTS`.
     """
     require_room(state_dict)
     template = importlib.resources.files("flax_mnist.show").joinpath("page.html").read_text("utf-8")
     script = template.partition('<script type="module">')[2].partition("</script>")[0]
     dataset, config, metrics = findings.dataset, history.config, history.metrics
     confusion = findings.confusion
+    mistakes = list(map(_mistake, findings.mistakes(MOST_MISTAKES)))
     return string.Template(template).substitute(
         # No other script runs, whatever might get into the page.
         script_hash="sha256-" + _base64(hashlib.sha256(script.encode()).digest()),
@@ -98,11 +95,13 @@ def render(
         epochs=len(metrics),
         seconds=f"{sum(row.seconds for row in metrics):.1f}",
         subject="a digit" if dataset.class_names == DIGITS else "one of the ten classes",
-        bars="\n".join(map(_bar, dataset.class_names)),
+        bars="\n".join(BAR.format(html.escape(name)) for name in dataset.class_names),
         agreement=AGREEMENT[config.precision],
         curves=_svg(draw_curves({history.name: metrics})),
         confusion=_svg(draw_confusion(confusion, dataset.class_names)),
-        mistakes=_mistakes(findings.mistakes(MOST_MISTAKES)),
+        mistakes="\n".join(
+            ["<ul>", *mistakes, "</ul>"] if mistakes else ["<p>There are none.</p>"]
+        ),
         config=_table(
             {"dataset": dataset.name, "images": dataset.source}
             | {k.replace("_", " "): v for k, v in dataclasses.asdict(config).items()}
@@ -113,25 +112,12 @@ def render(
     )
 
 
-def _bar(name: str) -> str:
-    return (
-        f'<tr><th scope="row">{html.escape(name)}</th><td><i></i></td>'
-        '<td><data value="0"></data></td></tr>'
-    )
-
-
 def _svg(figure: Figure) -> str:
     file = io.BytesIO()
     # By default names within it are random, and it bears a date.
     with matplotlib.rc_context({"svg.hashsalt": "flax-mnist"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return _base64(file.getvalue())
-
-
-def _mistakes(mistakes: Sequence[Prediction]) -> str:
-    if not mistakes:
-        return "<p>There are none.</p>"
-    return "\n".join(["<ul>", *map(_mistake, mistakes), "</ul>"])
 
 
 def _mistake(mistake: Prediction) -> str:
@@ -146,15 +132,15 @@ def _mistake(mistake: Prediction) -> str:
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    return "\n".join(_row(name, value) for name, value in values.items())
-
-
-def _row(name: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        return _table(value)
-    is_list = isinstance(value, list | tuple)
-    written = shlex.join(map(str, value)) if is_list else str(value) or "none"
-    return f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(written)}</td></tr>'
+    rows = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows.append(_table(value))
+        else:
+            is_list = isinstance(value, list | tuple)
+            written = shlex.join(map(str, value)) if is_list else str(value) or "none"
+            rows.append(ROW.format(html.escape(name), html.escape(written)))
+    return "\n".join(rows)
 
 
 def _network(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> str:

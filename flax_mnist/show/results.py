@@ -47,11 +47,7 @@ class Findings(NamedTuple):
 
 
 def make_report_folder(folder: Path) -> None:
-    """Makes the folder, unless it is there.
-
-    Raises:
-        RequestError: a file stands in its way.
-    """
+    """Makes the folder, unless it is there. Raises RequestError if a file stands in its way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -63,14 +59,11 @@ def write_report(folder: Path, findings: Findings) -> None:
     dataset, loss, probabilities = findings
     names, labels, confusion = dataset.class_names, dataset.test.labels, findings.confusion
     wrong = int(confusion.sum() - confusion.trace())
-    figures = {
-        "confusion": draw_confusion(confusion, names),
-        "classes": draw_classes(confusion, names),
-        "mistakes": draw_mistakes(findings.mistakes(MOST_MISTAKES), wrong),
-        "calibration": draw_calibration(scoring.calibration(probabilities, labels)),
-    }
-    for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
+    calibration = scoring.calibration(probabilities, labels)
+    save(draw_confusion(confusion, names), folder / "confusion.png")
+    save(draw_classes(confusion, names), folder / "classes.png")
+    save(draw_mistakes(findings.mistakes(MOST_MISTAKES), wrong), folder / "mistakes.png")
+    save(draw_calibration(calibration), folder / "calibration.png")
     content = {
         "dataset": {"name": dataset.name, "source": dataset.source},
         "test_loss": loss,
@@ -90,10 +83,9 @@ def draw_confusion(confusion: Int[np.ndarray, "classes classes"], names: Sequenc
     for (row, column), count in np.ndenumerate(confusion):
         ink = "white" if count > scale.inverse(0.6) else "black" if count else GREY
         axes.text(column, row, f"{count:,}", ha="center", va="center", fontsize=8, color=ink)
-    places = range(len(names))
     slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axes.set_xticks(places, names, **(slant if max(map(len, names)) > 4 else {}))
-    axes.set_yticks(places, names)
+    axes.set_xticks(range(len(names)), names, **(slant if max(map(len, names)) > 4 else {}))
+    axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.set_title(f"{confusion.trace():,} of {confusion.sum():,} images are classified rightly")
     figure.colorbar(picture, label="images", format=StrMethodFormatter("{x:,.0f}"))
@@ -106,8 +98,7 @@ def draw_classes(confusion: Int[np.ndarray, "classes classes"], names: Sequence[
     figure = Figure(figsize=(7.2, 4), layout="constrained")
     axes = figure.subplots()
     shown = np.flatnonzero(images)
-    accuracy = scoring.class_accuracy(confusion)
-    overall = right.sum() / images.sum()
+    accuracy, overall = scoring.class_accuracy(confusion), right.sum() / images.sum()
     bars = _error_bars(accuracy, right, images)
     axes.errorbar(accuracy[shown], shown, xerr=bars[:, shown], fmt="o", color=BLUE, capsize=3)
     axes.axvline(overall, color=GREY, linestyle="--", zorder=0)
@@ -117,10 +108,8 @@ def draw_classes(confusion: Int[np.ndarray, "classes classes"], names: Sequence[
     axes.set_xlabel(f"accuracy, with 95 % intervals; dashed: {overall:.2%} over all classes")
     open_axes(axes)
     counts = axes.secondary_yaxis("right")
-    counts.set_yticks(
-        range(len(names)),
-        [f"{k:,} of {n:,}" if n else "no images" for k, n in zip(right, images, strict=True)],
-    )
+    said = [f"{k:,} of {n:,}" if n else "no images" for k, n in zip(right, images, strict=True)]
+    counts.set_yticks(range(len(names)), said)
     counts.tick_params(length=0)
     counts.spines["right"].set_visible(False)
     return figure
@@ -132,17 +121,11 @@ def draw_calibration(calibration: Calibration) -> Figure:
     figure = Figure(figsize=(5, 6), layout="constrained")
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     shown = images > 0
-    bars = _error_bars(calibration.accuracy, right, images)
+    x, y = confidence[shown], calibration.accuracy[shown]
+    bars = _error_bars(y, right[shown], images[shown])
     curve.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as often right as it says")
-    curve.errorbar(
-        confidence[shown],
-        calibration.accuracy[shown],
-        yerr=bars[:, shown],
-        fmt="o-",
-        color=BLUE,
-        capsize=3,
-        label="this network, with 95 % intervals",
-    )
+    label = "this network, with 95 % intervals"
+    curve.errorbar(x, y, yerr=bars, fmt="o-", color=BLUE, capsize=3, label=label)
     curve.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     curve.set(ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     curve.yaxis.set_major_formatter(percent)
@@ -150,11 +133,9 @@ def draw_calibration(calibration: Calibration) -> Figure:
     columns = counts.bar(edges[:-1], images, np.diff(edges), align="edge", color=BLUE, ec="white")
     counts.bar_label(columns, [f"{n:,}" if n else "" for n in images], fontsize=8, padding=2)
     counts.margins(y=0.2)
-    counts.set(yticks=[], ylabel="images")
-    counts.set_xlabel(
-        "confidence: the probability of the class that is predicted\n"
-        f"expected calibration error: {calibration.expected_error:.2%}"
-    )
+    error = f"expected calibration error: {calibration.expected_error:.2%}"
+    confidence_label = f"confidence: the probability of the class that is predicted\n{error}"
+    counts.set(xlabel=confidence_label, ylabel="images", yticks=[])
     counts.xaxis.set_major_formatter(percent)
     counts.spines[["top", "right"]].set_visible(False)
     return figure
@@ -178,11 +159,8 @@ def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
         axes = figure.add_subplot(rows, MISTAKE_COLUMNS, i, xticks=[], yticks=[])
         axes.imshow(mistake.image, cmap="gray_r", vmin=0, vmax=255)
         axes.spines[:].set_color(GREY)
-        axes.set_title(
-            f"{mistake.title}\ntrue: {mistake.label}\n"
-            f"predicted: {mistake.likeliest}, {mistake.confidence:.1%}",
-            fontsize=7.5,
-        )
+        said = f"predicted: {mistake.likeliest}, {mistake.confidence:.1%}"
+        axes.set_title(f"{mistake.title}\ntrue: {mistake.label}\n{said}", fontsize=7.5)
     return figure
 
 

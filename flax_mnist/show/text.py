@@ -75,9 +75,9 @@ def score(dataset: Dataset, loss: float, accuracy: float) -> str:
 
 
 def sweep_header(dataset: Dataset, plan: Plan) -> str:
-    """What a sweep trains, on what, and where."""
+    """What a sweep trains, on what, and where; the seeds of each setting are in their order."""
     members = [config for group in plan.groups for config in group]
-    config, kind = members[0], plan.mesh.devices[0].device_kind
+    config, devices = members[0], plan.mesh.devices
     rates = dict.fromkeys(f"{member.learning_rate:g}" for member in members)
     momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
     together = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
@@ -87,7 +87,7 @@ def sweep_header(dataset: Dataset, plan: Plan) -> str:
         f"seeds {config.seed} to {members[-1].seed}\n"
         f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
         f"batches of {config.batch_size}\n"
-        f"{len(members)} members {together} on {plan.mesh.size} x {kind}, "
+        f"{len(members)} members {together} on {devices.size} x {devices[0].device_kind}, "
         f"in about {plan.bytes / 1e6:,.0f} MB"
     )
 
@@ -135,12 +135,10 @@ def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.i
 
 
 def table(rows: Rows, sides: Sequence[str] | None = None) -> str:
-    """Columns two spaces apart, as a terminal shows them.
+    """Columns two spaces apart, as a terminal shows them; the first row is the header.
 
-    Args:
-        rows: of cells, all as long as the first one, which is the header.
-        sides: `<` or `>` for each column, to which its cells are moved; where it is not given,
-            numbers to the right and names, as those in the first column, to the left.
+    `sides` says of each column whether its cells are moved to the left, `<`, or to the right, `>`.
+    Where it is not given, numbers go right, and names, as those in the first column, left.
 
     Raises:
         ValueError: rows, or a row and the sides, are not of the same length.

@@ -23,16 +23,14 @@ def test_the_header_of_a_sweep():
     dataset = Dataset("kmnist", "a test", DIGITS, train, test)
     config = Config(hidden_sizes=(16, 8), seed=3, batch_size=32)
     members = combinations(config, (0.01, 0.1), (0.0, 0.9), seeds=2)
-    groups, mesh = (
-        [members[:3], members[3:6], members[6:]],
-        Mesh(np.array(jax.devices("cpu")[:1]), "members"),
-    )
-    plan = Plan(groups, members[0], mesh, bytes=1_234_500_000)
+    groups = [members[:3], members[3:6], members[6:]]
+    mesh = Mesh(np.array(jax.devices("cpu")[:1] * 2), "members")
+    plan = Plan(groups, config, mesh, 1_234_500_000)
     assert text.sweep_header(dataset, plan).splitlines() == [
         "kmnist: 1,200 training and 10 test images from a test",
         "784-16-8-10 MLP, torch initialisation, float32, seeds 3 to 4",
         "SGD, learning rates 0.01, 0.1, momentum 0, 0.9, batches of 32",
-        "8 members in 3 groups on 1 x cpu, in about 1,234 MB",
+        "8 members in 3 groups on 2 x cpu, in about 1,234 MB",
     ]
 
 
