@@ -74,13 +74,8 @@ def two_layer_gradients(
         ∂L1 = ∂S ⊙ S ⊙ (1 - S)                   [n, hidden]
         ∂W1 = xᵀ ∂L1                             [in, hidden]        ∂b1 = Σ over rows of ∂L1
 
-    Args:
-      params: ``((W1, b1), (W2, b2))``.
-      x: inputs.
-      y: targets.
-
-    Returns:
-      ℓ, and the gradients in the structure of ``params``.
+    Of ``params``, which are ``((W1, b1), (W2, b2))``, inputs x and targets y it returns ℓ, and the
+    gradients in the structure of ``params``.
 
     Raises:
       ValueError: a shape does not fit.
@@ -123,13 +118,8 @@ def mlp_gradients(
         ∂S_(k-1) = ∂L_k W_kᵀ
         ∂L_(k-1) = ∂S_(k-1) ⊙ [L_(k-1) > 0]      then on with k - 1, down to k = 1
 
-    Args:
-      params: one ``(kernel, bias)`` a layer; the tutorial's sizes are 784 -> 128 -> 64 -> 10.
-      images: normalised and flattened.
-      labels: classes 0 ... out_K - 1.
-
-    Returns:
-      ℓ, and the gradients in the structure of ``params``.
+    Of ``params``, a ``(kernel, bias)`` for each layer, images that are normalised and flattened,
+    and labels 0 ... out_K - 1 it returns ℓ, and the gradients in the structure of ``params``.
 
     Raises:
       ValueError: a shape does not fit.

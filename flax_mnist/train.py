@@ -176,14 +176,8 @@ def train_epoch(
         The next state, and the mean of the batches' losses. Each batch counts the same, as in the
         tutorial's `running_loss / len(trainloader)`.
     """
+    none = no_losses(model)
     state, losses = train_steps(
-        state,
-        no_losses(model),
-        images,
-        labels,
-        order,
-        model=model,
-        optimizer=optimizer,
-        batch_size=batch_size,
+        state, none, images, labels, order, model=model, optimizer=optimizer, batch_size=batch_size
     )
     return state, losses.total / math.ceil(len(order) / batch_size)

@@ -36,12 +36,8 @@ class Process:
     """
 
     def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
-        self.process = subprocess.Popen(
-            command(variant, settings),
-            stdin=subprocess.PIPE,
-            env=environment(threads, settings),
-            **COMMON,
-        )
+        job, variables = command(variant, settings), environment(threads, settings)
+        self.process = subprocess.Popen(job, stdin=subprocess.PIPE, env=variables, **COMMON)
         self.first = self._read(PATIENCE)
         """What it said when it was ready: how long each part of its preparation took, and more."""
 
@@ -124,15 +120,10 @@ def whole_process(
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+    job = command(variant, settings, whole=True)
     start = time.perf_counter()
     try:
-        done = subprocess.run(
-            command(variant, settings, whole=True),
-            env=variables,
-            check=True,
-            timeout=PATIENCE,
-            **COMMON,
-        )
+        done = subprocess.run(job, env=variables, check=True, timeout=PATIENCE, **COMMON)
     except subprocess.TimeoutExpired as error:
         raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error
     except subprocess.CalledProcessError as error:

@@ -109,8 +109,7 @@ def fit(
         run_chunk: from `compile_chunks`, for chunks of `chunk` steps on the same mesh.
 
     Yields:
-        After each chunk the progress, good until the next one is asked for, and the metrics where
-        the chunk ended an epoch.
+        After each chunk the progress, good until the next one; with metrics where an epoch ended.
 
     Raises:
         FlaxMnistError: a loss is not finite.

@@ -29,12 +29,11 @@ def draw_weights(kernel: Float[np.ndarray, "784 units"]) -> Figure:
     axes = figure.subplots()
     bound = _bound(kernel)
     picture = axes.imshow(_mosaic(kernel), cmap=DIVERGING, vmin=-bound, vmax=bound)
-    axes.set_facecolor(GREY)
     shown = f" (the first {MOST_UNITS} of {units:,})" if units > MOST_UNITS else ""
     axes.set_title(f"Weights into each hidden unit{shown}", fontsize=10)
     axes.set_xticks(TILE * np.arange(columns) + 13.5, [f"+{i}" for i in range(columns)])
     axes.set_yticks(TILE * np.arange(rows) + 13.5, [f"{columns * i}" for i in range(rows)])
-    axes.set_ylabel("unit")
+    axes.set(ylabel="unit", facecolor=GREY)
     axes.tick_params(length=0, labelsize=7)
     axes.spines[:].set_visible(False)
     figure.colorbar(picture, label="weight", extend="both", aspect=5 * side * rows, pad=0.02)

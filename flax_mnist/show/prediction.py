@@ -11,7 +11,6 @@ from flax_mnist.show import terminal
 
 LONGEST_BAR = 40
 WIDE_ENOUGH_FOR_IMAGE = 60  #: Columns of a terminal.
-
 HALF_BLOCKS = " ▄▀█"
 SHADES = " .:-=+*#%@"
 

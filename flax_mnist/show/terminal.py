@@ -18,7 +18,6 @@ from flax_mnist.errors import FlaxMnistWarning
 if TYPE_CHECKING:
     from flax_mnist.store.metrics import Metrics
 
-
 WIDE_ENOUGH_FOR_LOSS = 80  #: Columns.
 
 
@@ -58,8 +57,7 @@ def complain(what: str, style: str | None = None) -> None:
 
 def silence(stream: TextIO | None = None) -> None:
     """Sends all further output to nowhere: that of stdout, or of another stream."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, (stream or sys.stdout).fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), (stream or sys.stdout).fileno())
 
 
 def prepare_streams() -> None:
@@ -98,14 +96,9 @@ def warnings_at_both_ends() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress_bar(steps: int, done: int) -> Iterator[Callable[[int, Metrics | None], None]]:
-    """A bar; nothing where there is no terminal.
+    """A bar of so many steps, the first of them done; nothing where there is no terminal.
 
-    Args:
-        steps: that make it full.
-        done: steps that it begins with.
-
-    Yields:
-        A function that sets it to a step, and tells loss and images/s of an epoch that has ended.
+    The yielded function sets it to a step, and tells loss and images/s of an epoch that has ended.
     """
     from rich import progress  # only a training needs it
 
