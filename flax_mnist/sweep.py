@@ -72,14 +72,9 @@ def train_member(
 ) -> tuple[State, Array]:
     """`train_epoch` of a member: its state and the order in which it sees the images."""
     state, order = member
+    model, optimizer, size = make_model(template), make_optimizer(template), template.batch_size
     after: tuple[State, Array] = train_epoch(
-        state,
-        images,
-        labels,
-        order,
-        model=make_model(template),
-        optimizer=make_optimizer(template),
-        batch_size=template.batch_size,
+        state, images, labels, order, model=model, optimizer=optimizer, batch_size=size
     )
     return after
 

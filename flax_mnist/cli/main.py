@@ -59,12 +59,9 @@ def parse(argv: Sequence[str]) -> Command:
         SystemExit: code 0 where help was asked for and given, 2 where a flag is wrong.
         RequestError: a value is out of its range.
     """
+    what = "The PyTorch MNIST tutorial in JAX. --version prints the version."
     command: Command = tyro.cli(
-        Command,
-        prog="flax-mnist",
-        description="The PyTorch MNIST tutorial in JAX. --version prints the version.",
-        args=argv,
-        config=LOOK,
+        Command, prog="flax-mnist", description=what, args=argv, config=LOOK
     )
     return command
 

@@ -21,12 +21,9 @@ def describe(device: jax.Device, config: Config, mesh: Mesh | None = None) -> di
     """The parts `topology` and `environment` of `config.json`; JSON."""
     devices = mesh.size if mesh else 1  # that share each batch
     processes = min(jax.process_count(), devices)
+    each = devices // processes
     return {
-        "topology": {
-            "processes": processes,
-            "devices": devices,
-            "devices_per_process": devices // processes,
-        },
+        "topology": {"processes": processes, "devices": devices, "devices_per_process": each},
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),

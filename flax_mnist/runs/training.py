@@ -228,13 +228,9 @@ class _Run:
         if not self.resume and not processes.are_many():
             return beginning
         progress = agreement.broadcast(lambda: self._restored(beginning), beginning)
-        return progress._replace(
-            state=sharding.replicate(progress.state, self.mesh),
-            losses=sharding.replicate(progress.losses, self.mesh),
-            epoch=int(progress.epoch),
-            step=int(progress.step),
-            seconds=float(progress.seconds),
-        )
+        state, losses = sharding.replicate((progress.state, progress.losses), self.mesh)
+        epoch, step, seconds = progress.epoch, progress.step, progress.seconds
+        return Progress(state, losses, int(epoch), int(step), float(seconds))
 
     def _restored(self, beginning: Progress) -> Progress:
         """Where the run in the folder stands; its metrics end there too."""
