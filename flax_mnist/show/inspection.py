@@ -29,8 +29,9 @@ def tabulate(config: Config) -> str:
     """Flax's table of the layers: the inputs, outputs and parameters of each, for a batch."""
     model = make_model(config)
     inputs = jnp.zeros((config.batch_size, PIXELS), model.param_dtype)
-    look = {"console_kwargs": {"force_terminal": False}, "table_kwargs": {"box": box.ASCII}}
-    return model.tabulate(jax.random.key(0), inputs, **look).strip("\n")
+    plain, ascii_box = {"force_terminal": False}, {"box": box.ASCII}
+    table = model.tabulate(jax.random.key(0), inputs, console_kwargs=plain, table_kwargs=ascii_box)
+    return table.strip("\n")
 
 
 def trace_step(config: Config) -> Traced:

@@ -18,7 +18,6 @@ from flax_mnist.errors import FlaxMnistWarning
 if TYPE_CHECKING:
     from flax_mnist.store.metrics import Metrics
 
-
 WIDE_ENOUGH_FOR_LOSS = 80  #: Columns.
 
 
@@ -98,14 +97,10 @@ def warnings_at_both_ends() -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress_bar(steps: int, done: int) -> Iterator[Callable[[int, Metrics | None], None]]:
-    """A bar; nothing where there is no terminal.
+    """A bar that so many steps make full, `done` of them already; nothing without a terminal.
 
-    Args:
-        steps: that make it full.
-        done: steps that it begins with.
-
-    Yields:
-        A function that sets it to a step, and tells loss and images/s of an epoch that has ended.
+    It yields a function that sets it to a step, and tells loss and images/s of an epoch that has
+    ended.
     """
     from rich import progress  # only a training needs it
 
