@@ -24,8 +24,7 @@ class Known(NamedTuple):
 
     class_names: tuple[str, ...]
     torchvision_folder: str
-    #: Of the `.gz` file, by which the files of one dataset are told from those of another: all have
-    #: the same names.
+    #: Of the `.gz` file: it tells apart the files of the datasets, which all have the same names.
     train_labels_sha256: str
 
 
@@ -82,12 +81,10 @@ class Dataset(NamedTuple):
 def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None) -> Dataset:
     """Finds a dataset on disk, or downloads it.
 
-    Args:
-        name: `auto` is MNIST where it can be had, otherwise `synthetic` with a warning. A folder
-            that is named is meant: with `data_dir`, `auto` is MNIST.
-        data_dir: a folder with the four IDX files, gzipped or not, as they are or as torchvision
-            lays them out; or a tensorflow-datasets folder (default: its own, usually
-            `~/tensorflow_datasets`), which takes what has to be downloaded.
+    `auto` is MNIST where it can be had, otherwise `synthetic` with a warning. A folder that is
+    named is meant: with `data_dir`, `auto` is MNIST. That folder has the four IDX files, gzipped or
+    not, as they are or as torchvision lays them out; or it is one of tensorflow-datasets (default:
+    its own, usually `~/tensorflow_datasets`), which takes what has to be downloaded.
 
     Raises:
         RequestError: `data_dir` is no folder, or holds some of the four files only, or the original
@@ -101,19 +98,15 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
         try:
             return load_dataset("mnist")
         except DownloadError as error:
-            warnings.warn(
-                f"this is NOT MNIST but the built-in synthetic digits: {error}",
-                FlaxMnistWarning,
-                stacklevel=2,
-            )
+            message = f"this is NOT MNIST but the built-in synthetic digits: {error}"
+            warnings.warn(message, FlaxMnistWarning, stacklevel=2)
             return _synthetic()
     name = "mnist" if name == "auto" else name
     if data_dir is not None:
         data_dir = Path(os.path.expanduser(data_dir))
         require_folder(data_dir)
         for folder in (data_dir, data_dir / KNOWN[name].torchvision_folder / "raw"):
-            files = find_idx_files(folder)
-            if files:
+            if files := find_idx_files(folder):
                 return _read_idx_files(name, files)
     return _from_tfds(name, data_dir)
 
@@ -176,10 +169,8 @@ def _checked(
         size = "x".join(map(str, images.shape[1:]))
         raise DataError(f"{image_file}: its images are {size}, not 28x28.")
     if len(images) != len(labels):
-        raise DataError(
-            f"{label_file}: {len(labels):,} labels for the {len(images):,} images of "
-            f"{image_file.name}."
-        )
+        counts = f"{len(labels):,} labels for the {len(images):,} images"
+        raise DataError(f"{label_file}: {counts} of {image_file.name}.")
     wrong = np.flatnonzero((labels < 0) | (labels >= len(DIGITS)))
     if wrong.size:
         where = wrong[0]

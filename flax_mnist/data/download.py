@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 
 from flax_mnist.errors import FlaxMnistError
 
-#: Seconds after which a network from which nothing at all has come counts as out of reach.
-ANSWER_TIMEOUT = 3.0
-#: Seconds that a server which has answered once may take to connect again or to send more.
-READ_TIMEOUT = 10.0
+ANSWER_TIMEOUT = 3.0  #: Seconds; a network from which by then nothing has come is out of reach.
+READ_TIMEOUT = 10.0  #: Seconds for a server that has answered to connect again or to send more.
 ATTEMPTS = 3  #: How often a file is asked for that a server fails to send rightly.
 
 
@@ -95,12 +93,10 @@ class _Transfer(threading.Thread):
             import pooch
 
             pooch.get_logger().setLevel(logging.WARNING)  # else it tells each file on stderr
+            sums = {source.file_name: source.sha256 for source in self._sources}
+            urls = {source.file_name: source.url for source in self._sources}
             store = pooch.create(
-                path=self._folder,
-                base_url="",
-                registry={source.file_name: source.sha256 for source in self._sources},
-                urls={source.file_name: source.url for source in self._sources},
-                retry_if_failed=ATTEMPTS - 1,
+                self._folder, base_url="", registry=sums, urls=urls, retry_if_failed=ATTEMPTS - 1
             )
             for source in self._sources:
                 store.fetch(source.file_name, downloader=self._ask)

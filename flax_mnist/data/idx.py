@@ -24,6 +24,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+
 #: A header that promises more elements than this is taken for damaged; MNIST's images are 47 MB.
 MAX_BYTES = 2**30
 
@@ -31,9 +32,9 @@ MAX_BYTES = 2**30
 def read_idx(path: Path, ndim: int) -> UInt8[np.ndarray, "*shape"]:
     """Reads an IDX file of uint8 elements, gzipped if its name ends in `.gz`.
 
+    It must have `ndim` dimensions, 3 of images and 1 of labels, which are those of the array.
     Unpacks at most one byte more than the header promises, and takes no memory for what is promised
-    only: neither a header that lies nor a gzip bomb costs more than an honest file. It must have
-    `ndim` dimensions: 3 for images, 1 for labels.
+    only: neither a header that lies nor a gzip bomb costs more than an honest file.
 
     Raises:
         DataError: the file cannot be read, or is not exactly one IDX array of that kind.
@@ -66,9 +67,8 @@ def find_idx_files(folder: Path) -> dict[str, Path]:
         else:
             missing.append(name)
     if found and missing:
-        raise RequestError(
-            f"{folder}: holds only some of the IDX files; missing: {', '.join(missing)}."
-        )
+        lacks = ", ".join(missing)
+        raise RequestError(f"{folder}: holds only some of the IDX files; missing: {lacks}.")
     return found
 
 
@@ -100,7 +100,7 @@ def _read(read: Callable[[int], bytes], path: Path, ndim: int) -> UInt8[np.ndarr
     zeros, element_type, dimensions = struct.unpack(">HBB", header[:4])
     if zeros != 0:
         raise DataError(f"{path}: not an IDX file: it starts with {header[:4].hex(' ')}.")
-    if element_type != 8:
+    if element_type != 0x08:
         raise DataError(f"{path}: holds elements of type {element_type:#04x}, not uint8 (0x08).")
     if dimensions != ndim:
         raise DataError(f"{path}: has {dimensions} dimensions where {ndim} are expected.")

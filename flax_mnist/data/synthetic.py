@@ -1,11 +1,11 @@
 """Handwritten-looking digits drawn by a seeded generator: what stands in for MNIST without it.
 
 The same seed gives the same bytes on every machine, which `SHA256` proves for seed 0. So the
-drawing keeps to operations whose result IEEE 754 fixes to the last bit: + - * / and square
-root, minimum and maximum, comparisons, integers. Whatever a library may round its own way is
-left out: sin, exp and pow (they differ between C libraries), matrix products and float sums
-(their order follows the SIMD width and the threads). The random bits come raw from PCG64,
-whose stream NumPy freezes, unlike those of the distributions made from it.
+drawing keeps to operations whose result IEEE 754 fixes to the last bit: + - * / and square root,
+minimum and maximum, comparisons, integers. Whatever a library may round its own way is left out:
+sin, exp and pow (they differ between C libraries), matrix products and float sums (their order
+follows the SIMD width and the threads). The random bits come raw from PCG64, whose stream NumPy
+freezes, unlike those of the distributions made from it.
 """
 
 import contextlib
@@ -22,13 +22,14 @@ from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, Reque
 from flax_mnist.files import cache_dir, write_atomically
 
 Arrays = dict[str, UInt8[np.ndarray, "..."]]
+
 #: The `digest` of `generate()`.
 SHA256 = "271f215317e0bf31b9ae0c8b31cdb5fd15b742f2a34eca93297929637e2a3530"
 
-# The ways to write each digit. A way is one or more pen strokes, a stroke the points that its
-# curve passes through, a point two figures: x to the right and y downwards, on a 10 x 10 grid.
-# Points of equal name are one point: strokes join there, and a stroke that ends where it began
-# is closed smoothly.
+#: The ways to write each digit. A way is one or more pen strokes, a stroke the points that its
+#: curve passes through, a point two figures: x to the right and y downwards, on a 10 x 10 grid.
+#: Points of equal name are one point: strokes join there, and a stroke that ends where it began is
+#: closed smoothly.
 STROKES: tuple[tuple[str, ...], ...] = (
     ("50 21 16 49 78 83 50", "60 31 24 27 49 68 75 72 61"),
     ("50 54 59", "60 54 49", "42 50, 50 54 59", "32 50, 50 54 59, 39 59 69"),
@@ -42,23 +43,20 @@ STROKES: tuple[tuple[str, ...], ...] = (
     ("72 50 31 23 45 64 72, 72 65 59", "71 50 31 23 45 64 71, 71 66 48 29"),
 )
 
-
 _SIDE = 28
-# Images drawn at once: their distances fit the cache of one core. The draws of random bits
-# follow the batches, so another size gives other digits.
+_REACH = 3  # Pixels from the pen beyond which the widest stroke leaves no ink.
+# Images drawn at once: their distances fit the cache of one core. The draws of random bits follow
+# the batches, so another size gives other digits.
 _BATCH = 256
-# Pixels from the pen beyond which the widest stroke leaves no ink.
-_REACH = 3
 
 
 def generate(seed: int = 0, n_train: int = 60_000, n_test: int = 10_000) -> Arrays:
     """Draw a training and a test set of digits, bright on black, in shuffled order.
 
-    Returns uint8 arrays `train_images` [n_train, 28, 28], `train_labels` [n_train],
-    `test_images` [n_test, 28, 28] and `test_labels` [n_test]. Each of the ten classes is
-    there equally often, to within one image where the size is no multiple of ten.
-
-    Raises RequestError for a negative seed or size.
+    Returns uint8 arrays `train_images` [n_train, 28, 28], `train_labels` [n_train], `test_images`
+    [n_test, 28, 28] and `test_labels` [n_test]. Each of the ten classes is there equally often, to
+    within one image where the size is no multiple of ten. Raises RequestError for a negative seed
+    or size.
     """
     if min(seed, n_train, n_test) < 0:
         raise RequestError(f"seed {seed}, sizes {n_train} and {n_test}: none may be negative")
@@ -84,11 +82,10 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 def load(folder: Path | None = None) -> Arrays:
     """Return `generate()`, from the file that an earlier call left in `folder` if it can.
 
-    Shapes and dtypes are those of `generate`; `folder` is the user's cache folder unless
-    given. A cached file whose `digest` is not `SHA256` is replaced with a warning; a folder
-    that cannot be written only costs the caching.
-
-    Raises FlaxMnistError where this machine draws other bytes than `SHA256` promises.
+    Shapes and dtypes are those of `generate`; `folder` is the user's cache folder unless given. A
+    cached file whose `digest` is not `SHA256` is replaced with a warning; a folder that cannot be
+    written only costs the caching. Raises FlaxMnistError where this machine draws other bytes than
+    `SHA256` promises.
     """
     try:
         # The digest in the name keeps apart what different versions of this module draw.
@@ -103,7 +100,10 @@ def load(folder: Path | None = None) -> Arrays:
         warnings.warn(message, FlaxMnistWarning, stacklevel=2)
     arrays = _checked(generate())
     with contextlib.suppress(OSError, FlaxMnistError):
-        _write(path, arrays)
+        import safetensors.numpy
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, safetensors.numpy.save(arrays))
     return arrays
 
 
@@ -123,13 +123,6 @@ def _read(path: Path) -> Arrays:
     if digest(arrays) != SHA256:
         raise DataError("its contents have changed")
     return arrays
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    import safetensors.numpy
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, safetensors.numpy.save(arrays))
 
 
 def _draw(labels: NDArray[np.uint8], bits: np.random.PCG64) -> NDArray[np.uint8]:

@@ -77,13 +77,10 @@ def source_files(builder: Any) -> dict[str, Path]:
         DownloadError: one is not on disk and cannot be had.
     """
     folder, sources = _downloads(builder), _sources(builder)
-    missing = [source for source, path in sources if not path]
-    if missing:
+    if missing := [source for source, path in sources if not path]:
         download.fetch(builder.name, missing, folder)
-    return {
-        source.file_name.removesuffix(".gz"): path or folder / source.file_name
-        for source, path in sources
-    }
+    found = {source.file_name: path or folder / source.file_name for source, path in sources}
+    return {name.removesuffix(".gz"): path for name, path in found.items()}
 
 
 def _downloads(builder: Any) -> Path:
@@ -93,10 +90,8 @@ def _downloads(builder: Any) -> Path:
 
 def _sources(builder: Any) -> list[tuple[download.Source, Path | None]]:
     """Each file of the dataset, and where it is on disk already, whoever downloaded it."""
-    sources = [
-        download.Source(url, int(info.size), info.checksum)
-        for url, info in builder.url_infos.items()
-    ]
+    infos = builder.url_infos.items()
+    sources = [download.Source(url, int(info.size), info.checksum) for url, info in infos]
     return [(source, _on_disk(source, _downloads(builder))) for source in sources]
 
 

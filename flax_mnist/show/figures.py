@@ -33,8 +33,8 @@ MOST_MARKERS = 10  #: On a curve.
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "clip_on": False}
 TRAINING: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
 MEMBER: dict[str, Any] = {"linewidth": 0.7, "markersize": 3, "alpha": 0.45}
-BELOW: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
 MEAN: dict[str, Any] = {"linewidth": 2, "markersize": 5}
+BELOW: dict[str, Any] = {"loc": "outside lower center", "frameon": False}  #: Of a legend.
 
 
 def open_axes(axes: Axes) -> None:
