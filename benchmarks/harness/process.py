@@ -17,6 +17,7 @@ from benchmarks.rows import Variant
 PATIENCE = 900.0  #: Seconds after which a process that has not answered is given up.
 #: Where a worker's standard error goes: libraries warn of much that is no row's fault.
 ERRORS = None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
+STREAMS: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": ERRORS, "cwd": ROOT}
 
 
 class RowError(Exception):
@@ -35,16 +36,12 @@ class Process:
     """
 
     def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
-        self.process = subprocess.Popen(
-            command(variant, settings),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=ERRORS,
-            env=environment(threads, settings),
-            cwd=ROOT,
+        job, variables = command(variant, settings), environment(threads, settings)
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            job, env=variables, stdin=subprocess.PIPE, **STREAMS
         )
+        #: What it said when it was ready: how long each part of its preparation took, and more.
         self.first = self._read(PATIENCE)
-        """What it said when it was ready: how long each part of its preparation took, and more."""
 
     def ask(self, timeout: float = PATIENCE, **request: Any) -> dict[str, Any]:
         """Its answer to a request.
@@ -83,13 +80,9 @@ class Process:
 
 
 def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
-    job = {
-        "entry": variant.entry,
-        "options": dict(variant.options),
-        "settings": dataclasses.asdict(settings),
-        **more,
-    }
-    return [sys.executable, "-m", "benchmarks.harness.worker", json.dumps(job)]
+    row = {"entry": variant.entry, "options": dict(variant.options)}
+    job = json.dumps({**row, "settings": dataclasses.asdict(settings), **more})
+    return [sys.executable, "-m", "benchmarks.harness.worker", job]
 
 
 def environment(threads: int, settings: Settings) -> dict[str, str]:
@@ -127,15 +120,8 @@ def whole_process(
     }
     start = time.perf_counter()
     try:
-        done = subprocess.run(
-            command(variant, settings, whole=True),
-            env=variables,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=ERRORS,
-            check=True,
-            timeout=PATIENCE,
-        )
+        job = command(variant, settings, whole=True)
+        done = subprocess.run(job, env=variables, check=True, timeout=PATIENCE, **STREAMS)
     except subprocess.TimeoutExpired as error:
         raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error
     except subprocess.CalledProcessError as error:

@@ -104,12 +104,8 @@ class Entrant:
         assert trial.process
         self.process = trial.process
         self.epoch_seconds = self.best = trial.seconds
-        self.result |= {
-            "variant": trial.variant.label,
-            "threads": trial.threads,
-            "first_seconds": trial.first_seconds,
-            **trial.process.first,
-        }
+        told = {"variant": trial.variant.label, "threads": trial.threads}
+        self.result |= {**told, "first_seconds": trial.first_seconds, **trial.process.first}
         if len(self.trials) > 1:
             self.result["trials"] = [trial.told() for trial in self.trials]
 
@@ -169,10 +165,9 @@ def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
     Several may have been caught on one of the host's cores.
     """
     running = [trial for trial in entrant.trials if trial.process]
-    if len(running) < 2:
-        return False
-    entrant.settle(running, schedule)
-    return True
+    if len(running) > 1:
+        entrant.settle(running, schedule)
+    return len(running) > 1
 
 
 def measure(
@@ -202,9 +197,9 @@ def progress(entrant: Entrant) -> str:
     """What became of a row's start."""
     if entrant.process is None:
         return f"{entrant.row.name} {entrant.result['status']}: {entrant.result['reason']}"
-    variant = f"{entrant.result['variant']}, " if entrant.result["variant"] else ""
-    threads = entrant.result["threads"]
-    return f"{entrant.row.name} {variant}threads {threads}: {entrant.epoch_seconds:.3g} s"
+    variant, threads = entrant.result["variant"], entrant.result["threads"]
+    chosen = f"{variant}, threads {threads}" if variant else f"threads {threads}"
+    return f"{entrant.row.name} {chosen}: {entrant.epoch_seconds:.3g} s"
 
 
 def take_round(entrants: Sequence[Entrant], number: int, schedule: Schedule) -> None:
@@ -239,12 +234,8 @@ def take_turn(entrant: Entrant, number: int, schedule: Schedule) -> None:
         entrant.drop(error)
         return
     entrant.result["peak_memory"] = answer["peak_memory"]
-    taken = {
-        "round": number,
-        "seconds": answer["seconds"],
-        "idle_cpu_seconds": answer["idle_cpu_seconds"],
-        "load_average": machine.load_average(),
-    }
+    samples = {key: answer[key] for key in ("seconds", "idle_cpu_seconds")}
+    taken = {"round": number, **samples, "load_average": machine.load_average()}
     turns = entrant.result["turns"]
     if turns and turns[-1]["round"] == number:
         taken, slower = sorted((turns.pop(), taken), key=seconds_of_turn)
