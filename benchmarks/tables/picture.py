@@ -19,26 +19,20 @@ def save(result: Mapping[str, Any], path: Path) -> None:
     import matplotlib.figure
 
     series = scaling_series(result)
-    rates = [
-        (line, line.images_per_second)
-        for line in reversed(summarize(result).lines)
-        if line.images_per_second
-    ]
-    figure = matplotlib.figure.Figure(
-        (15 if series else 8, 1.6 + 0.36 * max(len(rates), 8 if series else 0)),
-        layout="constrained",
-    )
+    lines = reversed(summarize(result).lines)
+    rates = [(line, line.images_per_second) for line in lines if line.images_per_second]
+    width, least = (15, 8) if series else (8, 0)
+    size = (width, 1.6 + 0.36 * max(len(rates), least))
+    figure = matplotlib.figure.Figure(size, layout="constrained")
     bars, *panels = figure.subplots(1, 3 if series else 1, squeeze=False)[0]
     _draw_rates(bars, rates)
     if series:
         for panel, key in zip(panels, ("batch_size", "models"), strict=True):
             _draw_scaling(panel, key, series.get(key, {}))
     machine = result["machine"]
-    figure.suptitle(
-        f"{machine['dataset']}, batches of {result['settings']['config']['batch_size']}, on "
-        f"{machine['device']}, {machine['cores']} cores",
-        fontsize=10,
-    )
+    what = f"{machine['dataset']}, batches of {result['settings']['config']['batch_size']}"
+    where = f"{machine['device']}, {machine['cores']} cores"
+    figure.suptitle(f"{what}, on {where}", fontsize=10)
     figure.savefig(path, dpi=130)
 
 

@@ -27,15 +27,9 @@ def estimate(values: Sequence[float]) -> Estimate:
     median = float(np.median(values))
     if len(values) == 1:
         return Estimate(median, median, median)
-    interval = scipy.stats.bootstrap(
-        (values,),
-        np.median,
-        n_resamples=10_000,
-        confidence_level=0.95,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Estimate(median, float(interval.low), float(interval.high))
+    how = {"n_resamples": 10_000, "confidence_level": 0.95, "method": "percentile"}
+    found = scipy.stats.bootstrap((values,), np.median, rng=np.random.default_rng(0), **how)
+    return Estimate(median, *map(float, found.confidence_interval))
 
 
 def ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> Estimate | None:
@@ -44,6 +38,4 @@ def ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> E
     Within a round the two ran seconds apart: what slowed one slowed the other.
     """
     shared = sorted(numerator.keys() & denominator.keys())
-    if not shared:
-        return None
-    return estimate([numerator[r] / denominator[r] for r in shared])
+    return estimate([numerator[r] / denominator[r] for r in shared]) if shared else None
