@@ -63,8 +63,7 @@ def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
 
 def _loader(name: str, label: str | None = None, **options: Any) -> Variant:
     # The tutorial's loader makes a PIL image of every sample.
-    needs = ("torch", "PIL")
-    return Variant(f"benchmarks.loops.pytorch:{name}", options, needs, True, label)
+    return Variant(f"benchmarks.loops.pytorch:{name}", options, ("torch", "PIL"), True, label)
 
 
 def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
