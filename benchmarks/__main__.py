@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks import report
-from benchmarks.harness import judge, machine, protocol
-from benchmarks.harness.process import RowError, whole_process
+from benchmarks.harness import judge, machine, process, protocol
 from benchmarks.harness.program import Settings
 from benchmarks.harness.schedule import Schedule
 from benchmarks.rows import ROWS
@@ -39,7 +38,6 @@ MODELS = tuple(2**k for k in range(6))
 WHOLE = ("P1", "P3", "J2")
 WHOLE_ROUNDS = 3
 STARTED = time.perf_counter()
-
 RESULTS = Path(__file__).parent / "results"
 SCRATCH = machine.ROOT / "runs" / "benchmarks"
 
@@ -88,8 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     path.write_text(json.dumps(result) + "\n")
     print(report.write(result, path))
     say(f"stored as {path} (.md, .png)")
-    lines = summarize(result).lines
-    return int(any(line.status in ("failed", "invalid") for line in lines))
+    return int(any(line.status in ("failed", "invalid") for line in summarize(result).lines))
 
 
 def run(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
@@ -133,9 +130,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     return described
 
 
-def whole_processes(
-    measured: Mapping[str, dict[str, Any]], settings: Settings
-) -> list[dict[str, Any]]:
+def whole_processes(measured: Mapping[str, Any], settings: Settings) -> list[dict[str, Any]]:
     """What a user waits for, from the start of the process to its end, as the rows were tuned.
 
     Cold is with nothing compiled before, warm with what the cold process left.
@@ -150,9 +145,9 @@ def whole_processes(
             with tempfile.TemporaryDirectory() as cache:
                 try:
                     for kind in ("cold", "warm"):
-                        run = whole_process(variant, threads, settings, Path(cache))
+                        run = process.whole_process(variant, threads, settings, Path(cache))
                         found[row.name][kind].append(run)
-                except RowError as error:
+                except process.RowError as error:
                     say(f"{row.name}: {error}")
         say(f"whole processes, round {number + 1} of {WHOLE_ROUNDS}")
     return list(found.values())
@@ -162,18 +157,18 @@ def scaling(best_pytorch: str | None, settings: Settings, cores: int) -> list[di
     """Rates by batch size, of J2 and the best PyTorch row, and by number of models, of J4."""
     points = []
 
-    def measure(key: str, value: int, names: Sequence[str | None], changed: Settings) -> None:
+    def measure(key: str, value: int, names: Sequence[str | None], **changes: Any) -> None:
         rows = [row for row in ROWS if row.name in names]
+        changed = dataclasses.replace(settings, **changes)
         measured = protocol.measure(rows, changed, SCALING, cores, lambda _: None)
         points.append({"key": key, "value": value, "rows": measured})
         say(f"{key} {value}")
 
     for size in BATCH_SIZES:
         config = dataclasses.replace(settings.config, batch_size=size)
-        changed = dataclasses.replace(settings, config=config)
-        measure("batch_size", size, (best_pytorch, "J2"), changed)
+        measure("batch_size", size, (best_pytorch, "J2"), config=config)
     for models in MODELS:
-        measure("models", models, ("J4",), dataclasses.replace(settings, models=models))
+        measure("models", models, ("J4",), models=models)
     return points
 
 

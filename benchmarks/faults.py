@@ -29,7 +29,6 @@ from flax_mnist.store.metrics import read_metrics
 
 SURVIVED, REFUSED, WRONG, LOST = "survived", "refused loudly", "silently wrong", "lost"
 OUTCOMES = (SURVIVED, REFUSED, WRONG, LOST)
-
 FLAGS = ("train", "--dataset", "synthetic", "--checkpoint-every", "40steps")
 EPOCHS = 3
 
@@ -178,8 +177,7 @@ def damaged(runs: Campaign, damage: Callable[[bytes, random.Random], bytes]) -> 
 
 
 def flip(content: bytes, chance: random.Random) -> bytes:
-    bit = chance.randrange(8 * len(content))
-    flipped = bytearray(content)
+    flipped, bit = bytearray(content), chance.randrange(8 * len(content))
     flipped[bit // 8] ^= 1 << bit % 8
     return bytes(flipped)
 

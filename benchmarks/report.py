@@ -25,11 +25,6 @@ def write(result: Mapping[str, Any], path: Path) -> str:
     return text
 
 
-def main() -> None:
-    for name in sys.argv[1:]:
-        path = Path(name)
-        print(write(json.loads(path.read_text(encoding="utf-8")), path))
-
-
 if __name__ == "__main__":
-    main()
+    for file in map(Path, sys.argv[1:]):
+        print(write(json.loads(file.read_text(encoding="utf-8")), file))

@@ -18,7 +18,6 @@ from typing import Any
 from benchmarks.harness.program import Settings
 
 ROOT = Path(__file__).parents[2]
-
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "pillow", "keras",
     "tinygrad",
@@ -64,10 +63,9 @@ def commit() -> str | None:
     """Of the sources, marked where they were changed since."""
     git = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     try:
-        said = subprocess.check_output(git, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
+        return subprocess.check_output(git, cwd=ROOT, stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return said.strip()
 
 
 def environment() -> dict[str, str]:

@@ -38,8 +38,7 @@ class Process:
     def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
         job, variables = command(variant, settings), environment(threads, settings)
         self.process = subprocess.Popen(job, stdin=subprocess.PIPE, env=variables, **COMMON)
-        self.first = self._read(PATIENCE)
-        """What it said when it was ready: how long each part of its preparation took, and more."""
+        self.first = self._read(PATIENCE)  #: What it said when it was ready: times, and more.
 
     def ask(self, timeout: float = PATIENCE, **request: Any) -> dict[str, Any]:
         """Its answer to a request.
@@ -78,13 +77,9 @@ class Process:
 
 
 def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
-    job = {
-        "entry": variant.entry,
-        "options": dict(variant.options),
-        "settings": dataclasses.asdict(settings),
-        **more,
-    }
-    return [sys.executable, "-m", "benchmarks.harness.worker", json.dumps(job)]
+    row = {"entry": variant.entry, "options": dict(variant.options)}
+    job = json.dumps({**row, "settings": dataclasses.asdict(settings), **more})
+    return [sys.executable, "-m", "benchmarks.harness.worker", job]
 
 
 def environment(threads: int, settings: Settings) -> dict[str, str]:

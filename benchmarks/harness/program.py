@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from flax_mnist.config import Config, DatasetName
 
+#: By PyTorch's names and layouts: `0.weight` [128, 784], `0.bias` [128], `2.weight`, ...
 Weights = dict[str, NDArray[Any]]
-"""By PyTorch's names and layouts: `0.weight` [128, 784], `0.bias` [128], `2.weight`, ..."""
 
 
 class UnavailableError(Exception):
@@ -35,10 +35,8 @@ class Settings:
 
 
 class Program:
-    """One way to train. A subclass prepares all it needs in its constructor.
-
-    Its constructor takes `(dataset, settings, **options)` and raises `UnavailableError` where it
-    cannot run.
+    """One way to train. A subclass prepares all it needs in its constructor, which takes
+    `(dataset, settings, **options)` and raises `UnavailableError` where it cannot run.
     """
 
     models: int = 1  #: Networks trained at once.

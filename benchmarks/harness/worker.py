@@ -46,14 +46,12 @@ class Worker:
         prepared = time.perf_counter()
         self.calls = 0
         self.trained: list[Weights] | None = None
+        told = ("compile_seconds", "models", "epochs_per_call", "device")
         self.first = {
             "import_seconds": imported - start,
             "data_seconds": loaded - imported,
             "prepare_seconds": prepared - loaded,
-            "compile_seconds": self.program.compile_seconds,
-            "models": self.program.models,
-            "epochs_per_call": self.program.epochs_per_call,
-            "device": self.program.device,
+            **{name: getattr(self.program, name) for name in told},
             "environment": machine.environment(),
         }
         self.busy_until = time.process_time()
@@ -100,7 +98,6 @@ def peak_memory() -> int | None:
 
 
 def main() -> None:
-    """Serves until standard input ends."""
     # Standard output is for the answers alone: what libraries print there goes to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

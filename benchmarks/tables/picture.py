@@ -28,11 +28,9 @@ def save(result: Mapping[str, Any], path: Path) -> None:
         for panel, key in zip(panels, ("batch_size", "models"), strict=True):
             _draw_scaling(panel, key, series.get(key, {}))
     machine = result["machine"]
-    figure.suptitle(
-        f"{machine['dataset']}, batches of {result['settings']['config']['batch_size']}, on "
-        f"{machine['device']}, {machine['cores']} cores",
-        fontsize=10,
-    )
+    what = f"{machine['dataset']}, batches of {result['settings']['config']['batch_size']}"
+    where = f"{machine['device']}, {machine['cores']} cores"
+    figure.suptitle(f"{what}, on {where}", fontsize=10)
     figure.savefig(path, dpi=130)
 
 

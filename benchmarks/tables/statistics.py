@@ -38,6 +38,4 @@ def ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> E
     Within a round the two ran seconds apart: what slowed one slowed the other.
     """
     shared = sorted(numerator.keys() & denominator.keys())
-    if not shared:
-        return None
-    return estimate([numerator[r] / denominator[r] for r in shared])
+    return estimate([numerator[r] / denominator[r] for r in shared]) if shared else None

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.harness.judge import Reference, is_valid
 from benchmarks.harness.program import Settings, epoch_flops
@@ -35,8 +35,7 @@ class Line:
     accuracy: float | None = None  #: Of several models, the mean.
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """The lines, and the PyTorch row that they are held against."""
 
     lines: tuple[Line, ...]

@@ -11,7 +11,6 @@ from benchmarks.tables.summary import Line, Summary, summarize
 from flax_mnist.show.text import markdown
 
 WIDTH = 110  #: Columns that fit a terminal and a README.
-
 HEADER = (
     "row", "µs/step", "images/s, 95 %", "x P1", "x torch", "%G1", "%peak", "comp.", "MB", "correct",
 )  # fmt: skip
@@ -84,7 +83,7 @@ def process_cells(processes: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...
 
 def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
     """What the figures mean, what is missing and why, and what speaks against them."""
-    said = []
+    said, rows = [], result["rows"]
     if summary.best_pytorch:
         said.append(f"- x torch: against {summary.best_pytorch}, the fastest PyTorch row that ran.")
     if any(line.kind == "labelled" for line in summary.lines):
@@ -97,10 +96,9 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
             "- comp.: seconds of compiling; correct: test accuracy after 5 epochs, valid near "
             f"{r['accuracy']:.1%} and test loss {r['loss']:.3f} ({r['source']})."
         )
-    ran = [row for row in result["rows"] if row["turns"]]
-    imports = [f"{row['name']} {row['import_seconds']:.1f}" for row in ran]
+    imports = [f"{row['name']} {row['import_seconds']:.1f}" for row in rows if row["turns"]]
     said.append(f"- Importing, before all else, took seconds: {', '.join(imports)}.")
-    retaken = [f"{row['name']} {n}" for row in result["rows"] if (n := len(row["retaken"]))]
+    retaken = [f"{row['name']} {n}" for row in rows if (n := len(row["retaken"]))]
     if retaken:
         lag = result["plan"]["lag"]
         said.append(f"- Turns over {lag} x their row's best, taken again: {', '.join(retaken)}.")
@@ -110,8 +108,7 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
             problem = "" if line.status == "ok" else f"{line.status}: "
             grouped.setdefault(f"{problem}{line.note}", []).append(line.name)
     said += [f"- {', '.join(names)}: {note}." for note, names in grouped.items()]
-    said += [f"- {warning}" for warning in warnings(result)]
-    return said
+    return said + [f"- {warning}" for warning in warnings(result)]
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
