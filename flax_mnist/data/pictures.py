@@ -14,7 +14,6 @@ from flax_mnist.errors import RequestError
 Invert = Literal["auto", "yes", "no"]
 #: The others are rare, and for one, EPS, Pillow would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-
 MAX_PIXELS = 50_000_000
 LARGE = 1000  #: Pixels a side; a larger picture is made smaller first. Of a digit 20 are kept.
 FAINTEST_INK = 16  #: Grey levels of 255; what differs less from its ground is taken for ground.
@@ -29,9 +28,8 @@ def read_image(path: Path, invert: Invert = "auto") -> UInt8[np.ndarray, "28 28"
     (http://yann.lecun.com/exdb/mnist/). What is ground, be it unevenly lit, the picture's border
     tells. Of an animation the first frame is read; a rotation noted by a camera is made.
 
-    Args:
-        path: a file in one of the `FORMATS`, whatever its name ends in.
-        invert: whether the ink is darker than its ground; `auto` sees for itself.
+    The file is in one of the `FORMATS`, whatever its name ends in. Its ink is darker than the
+    ground if `invert` is `yes`; `auto` sees for itself.
 
     Raises:
         RequestError: there is no such file, it is no picture or over 50 megapixels, or no digit can
@@ -107,13 +105,10 @@ def _border(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _ink(pixels: NDArray[np.float64], invert: Invert) -> NDArray[np.float64]:
     """How far each pixel is from the ground, to the side on which the ink is; faint ones are 0."""
-    height, width = pixels.shape
-    rows, columns = np.indices(pixels.shape) / np.array([height, width])[:, None, None]
+    rows, columns = np.indices(pixels.shape) / np.array(pixels.shape)[:, None, None]
     plane = np.stack([np.ones_like(pixels), rows, columns], axis=-1)
     # Light falls from somewhere: the ground is the plane that fits the border best.
-    fit, *_ = np.linalg.lstsq(
-        np.stack([_border(plane[..., i]) for i in range(3)], axis=-1), _border(pixels), rcond=None
-    )
+    fit, *_ = np.linalg.lstsq(_border(plane), _border(pixels), rcond=None)
     above = pixels - plane @ fit
     dark = above.max() <= -above.min() if invert == "auto" else invert == "yes"
     ink: NDArray[np.float64] = np.maximum(-above if dark else above, 0)

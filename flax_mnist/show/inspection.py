@@ -134,12 +134,10 @@ def describe_cost(compiled: Compiled, config: Config) -> str:
             ("  besides, in between", memory.temp_size_in_bytes),
         ]
     options = ", ".join(f"{name}={value}" for name, value in compiler_options().items())
-    return "\n".join(
-        [
-            text.table([(what, f"{n:,.0f}") for what, n in figures if n is not None], "<>"),
-            f"\nBy hand: {written}.",
-            "A layer has a product in the forward pass and two in the backward pass; the first has",
-            "one there, as nobody needs the gradient of the images.",
-            f"Compiled as an epoch is, with {options or 'no options'}.",
-        ]
+    table = text.table([(what, f"{n:,.0f}") for what, n in figures if n is not None], "<>")
+    return (
+        f"{table}\n\nBy hand: {written}.\n"
+        "A layer has a product in the forward pass and two in the backward pass; the first has\n"
+        "one there, as nobody needs the gradient of the images.\n"
+        f"Compiled as an epoch is, with {options or 'no options'}."
     )

@@ -78,11 +78,10 @@ def _image(image: UInt8[np.ndarray, "28 28"], has_blocks: bool) -> list[str]:
 
 def prediction_json(prediction: Prediction) -> str:
     """The title, the classes by name and their probabilities as one JSON object."""
-    return json.dumps(
-        {
-            "image": prediction.title,
-            "prediction": prediction.likeliest,
-            "label": prediction.label,
-            "probabilities": dict(zip(prediction.names, prediction.probabilities, strict=True)),
-        }
-    )
+    content = {
+        "image": prediction.title,
+        "prediction": prediction.likeliest,
+        "label": prediction.label,
+        "probabilities": dict(zip(prediction.names, prediction.probabilities, strict=True)),
+    }
+    return json.dumps(content)

@@ -100,15 +100,11 @@ def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics])
     where = f"Group {group + 1}/{groups}  " if groups > 1 else ""
     losses = [m.test_loss for m in metrics if not math.isnan(m.test_loss)]
     diverged = len(metrics) - len(losses)
-    return "  ".join(
-        [
-            f"{where}Epoch {metrics[0].epoch}/{epochs}",
-            *([f"test loss {min(losses):.4f} to {max(losses):.4f}"] if losses else []),
-            *([f"{diverged} diverged"] if diverged else []),
-            f"{metrics[0].seconds * len(metrics):.2f} s",
-            f"{metrics[0].images_per_second:,.0f} images/s",
-        ]
-    )
+    parts = [f"{where}Epoch {metrics[0].epoch}/{epochs}"]
+    parts += [f"test loss {min(losses):.4f} to {max(losses):.4f}"] if losses else []
+    parts += [f"{diverged} diverged"] if diverged else []
+    seconds, rate = metrics[0].seconds * len(metrics), metrics[0].images_per_second
+    return "  ".join([*parts, f"{seconds:.2f} s", f"{rate:,.0f} images/s"])
 
 
 def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.int32]) -> str:
@@ -119,18 +115,17 @@ def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.i
         marks = ["best"] if outcome is best and losses else []
         if outcome.diverged:
             marks.append(f"{outcome.diverged} of {outcome.diverged + len(losses)} diverged")
-        rows.append(
-            (
-                f"{outcome.learning_rate:g}",
-                f"{outcome.momentum:g}",
-                f"{statistics.fmean(losses):.4f}" if losses else "-",
-                f"{statistics.stdev(losses):.4f}" if len(losses) > 1 else "-",
-                f"{statistics.fmean(accuracies):.2%}" if losses else "-",
-                f"{statistics.stdev(accuracies):.2%}" if len(losses) > 1 else "-",
-                f"{outcome.ensemble_accuracy(labels):.2%}" if losses else "-",
-                ", ".join(marks),
-            )
+        cells = (
+            f"{outcome.learning_rate:g}",
+            f"{outcome.momentum:g}",
+            f"{statistics.fmean(losses):.4f}" if losses else "-",
+            f"{statistics.stdev(losses):.4f}" if len(losses) > 1 else "-",
+            f"{statistics.fmean(accuracies):.2%}" if losses else "-",
+            f"{statistics.stdev(accuracies):.2%}" if len(losses) > 1 else "-",
+            f"{outcome.ensemble_accuracy(labels):.2%}" if losses else "-",
+            ", ".join(marks),
         )
+        rows.append(cells)
     return f"{table(rows, '>>>>>>><')}\n{SWEEP_LEGEND}"
 
 
