@@ -118,8 +118,9 @@ def mlp_gradients(
         ∂S_(k-1) = ∂L_k W_kᵀ
         ∂L_(k-1) = ∂S_(k-1) ⊙ [L_(k-1) > 0]      then on with k - 1, down to k = 1
 
-    Of ``params``, a ``(kernel, bias)`` for each layer, images that are normalised and flattened,
-    and labels 0 ... out_K - 1 it returns ℓ, and the gradients in the structure of ``params``.
+    Of ``params``, a ``(kernel, bias)`` for each layer (the tutorial's are 784 -> 128 -> 64 -> 10),
+    images that are normalised and flattened, and labels 0 ... out_K - 1 it returns ℓ, and the
+    gradients in the structure of ``params``.
 
     Raises:
       ValueError: a shape does not fit.

@@ -108,8 +108,8 @@ class CheckpointPolicy:
         return int(match[1]) * unit or math.inf
 
 
+#: More than this is taken for a slip: they are 4 GB, and three times that in training.
 MAX_WEIGHTS = 10**9
-"""More than this is taken for a slip: they are 4 GB, and three times that in training."""
 
 
 def _require(settings: Config | CheckpointPolicy, field: str, holds: bool, allowed: str) -> None:

@@ -112,11 +112,11 @@ def compare_independent(data: Dataset, count: int, stored: Sequence[dict[str, An
     score = trainings.jax_seeds(data, range(count), Config())[-1]
     loss, accuracy = trainings.compare_seeds(score, stored)
     rows = [("", "PyTorch", "JAX", "difference", "90 % interval", "margin")]
-    percent = trainings.Tost(*(100 * x for x in accuracy))
-    for what, digits, test in (("test loss, nats", 4, loss), ("test accuracy, %", 2, percent)):
-        theirs, ours, margin = (f"{x:.{digits}f}" for x in (test.theirs, test.ours, test.margin))
-        signed = (test.ours - test.theirs, test.low, test.high)
-        difference, low, high = (f"{x:+.{digits}f}" for x in signed)
+    parts = ("test loss, nats", 1, 4, loss), ("test accuracy, %", 100, 2, accuracy)
+    for what, unit, digits, test in parts:
+        plain, signed = (test.theirs, test.ours, test.margin), (test.ours - test.theirs, *test[3:5])
+        theirs, ours, margin = (f"{unit * x:.{digits}f}" for x in plain)
+        difference, low, high = (f"{unit * x:+.{digits}f}" for x in signed)
         rows.append((what, theirs, ours, difference, f"{low} to {high}", f"±{margin}"))
     print(f"\nIndependent trainings, {len(stored)} in PyTorch and {count} in JAX\n")
     print(text.table(rows))

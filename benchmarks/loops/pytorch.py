@@ -12,7 +12,7 @@ from benchmarks.equivalence import torch_reference as reference
 from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batch_sizes
 from flax_mnist.data.dataset import Dataset
 
-Params = dict[str, torch.Tensor]
+Tensors = dict[str, torch.Tensor]
 
 
 class OnTorch(Program):
@@ -156,8 +156,8 @@ class Compiled(Eager):
             # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
             torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  -- PyTorch's advice
 
-        def step(params: Params, index: torch.Tensor) -> Any:
-            def loss_of(params: Params) -> Any:
+        def step(params: Tensors, index: torch.Tensor) -> Any:
+            def loss_of(params: Tensors) -> Any:
                 output = functional_call(model, params, (inputs[index],))
                 return criterion(output, labels[index])
 
@@ -218,7 +218,7 @@ class VmapModels(Eager):
         stacked, _ = stack_module_state(networks)
         self.params = {name: value.detach() for name, value in stacked.items()}
 
-        def loss_of(params: Params, inputs: torch.Tensor, labels: torch.Tensor) -> Any:
+        def loss_of(params: Tensors, inputs: torch.Tensor, labels: torch.Tensor) -> Any:
             loss = self.criterion(functional_call(self.model, params, (inputs,)), labels)
             return loss, loss
 

@@ -131,7 +131,9 @@ def tuning(row: Mapping[str, Any]) -> str | None:
         return f"{trial['variant']} {threads}" if trial["variant"] else threads
 
     def fared(trial: Mapping[str, Any]) -> str:
-        return trial.get("reason") or f"{trial['seconds'] / chosen['seconds']:.2f} x"
+        if "reason" in trial:
+            return str(trial["reason"])
+        return f"{trial['seconds'] / chosen['seconds']:.2f} x"
 
     trials = {(trial["variant"], trial["threads"]): trial for trial in row["trials"]}
     chosen = trials.pop((row["variant"], row["threads"]))

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from flax_mnist.cli.flags import Folder, Machine, RunDataDir, RunDataset, RunOrFile
+from flax_mnist.cli.flags import Machine, OptionalDir, RunDataDir, RunDataset, RunOrFile
 from flax_mnist.show import terminal, text
 
 
@@ -16,7 +16,7 @@ class Evaluate:
     """Images to score on."""
     data_dir: RunDataDir = None
     """Folder with the images, as for train."""
-    report: Folder = None
+    report: OptionalDir = None
     """Folder to write confusion.png, classes.png, calibration.png, mistakes.png (the most confident
     ones) and report.json into."""
     machine: Machine = dataclasses.field(default_factory=Machine)

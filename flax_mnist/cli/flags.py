@@ -26,7 +26,7 @@ LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
-Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 DataDir = Annotated[Path | None, by_default("DIR", "tensorflow-datasets' own")]
 RunDataDir = Annotated[Path | None, by_default("DIR", "the run's")]
 RunDataset = Annotated[DatasetName | None, by_default(DATASETS, "the run's; for a file, auto")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import LOOK, DataDir, Devices, Folder, Machine, Switch, by_default
+from flax_mnist.cli.flags import LOOK, DataDir, Devices, Machine, OptionalDir, Switch, by_default
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal, text
@@ -54,7 +54,7 @@ class Output:
     gif: Switch = False
     """Draw the first layer's weights after each epoch, from where this process begins, into
     weights.gif in the run folder, if the run comes to its end."""
-    profile: Folder = None
+    profile: OptionalDir = None
     """Write a trace of JAX's profiler there, of the second epoch or the only one."""
 
     def __post_init__(self) -> None:
@@ -142,8 +142,7 @@ class Train:
         from flax_mnist.runs import signals
         from flax_mnist.runs.training import train
 
-        keeps_programs = not self.machine.no_compilation_cache
-        count, peers = self.devices.num_devices, self.devices.peers
+        count, cache = self.devices.num_devices, not self.machine.no_compilation_cache
         trained = train(
             self.config,
             self.dataset,
@@ -152,7 +151,7 @@ class Train:
             resume=self.checkpoints.resume,
             checkpoints=self.checkpoints.policy,
             observers=self.output.observers(),
-            place=Place(self.machine.device, count, peers, keeps_programs),
+            place=Place(self.machine.device, count, self.devices.peers, compilation_cache=cache),
             patience=signals.patience,
         )
         if not trained.metrics and self.output.is_for_people and processes.is_first():

@@ -61,7 +61,7 @@ def _width(config: Config) -> int:
 class Plan(NamedTuple):
     """Which members are trained together, and where."""
 
-    groups: list[Sequence[Config]]  #: One after the other; only the last may be smaller.
+    groups: list[Sequence[Config]]  #: In turn; only the last may be smaller than the first.
     template: Config  #: Stands for all: it has a momentum, and so a velocity, if any of them has.
     mesh: Mesh  #: The devices over which each group is spread.
     bytes: int  #: Estimate of the memory that is needed on all of them together.

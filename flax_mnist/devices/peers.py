@@ -10,7 +10,7 @@ from flax_mnist.errors import RequestError
 class Peers:
     """The processes that train one network together, of which this is one.
 
-    Without a coordinator JAX asks Slurm, Open MPI, Kubernetes or Cloud TPU for the three values.
+    Without these three JAX asks Slurm, Open MPI, Kubernetes or Cloud TPU who they are.
 
     Raises:
         RequestError: a value is missing or out of its range; the message names the flag.

@@ -25,7 +25,7 @@ from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError, la
 MARGIN = 5
 # What errors of communication are about, whatever their class.
 _LOST = re.compile("gloo|nccl|coordination|socket|connection|unavailable|deadline", re.IGNORECASE)
-_timeout: int | None = None  #: Of the peers that this process has joined; None while it is alone.
+_timeout: int | None = None  # Of the peers that this process has joined; None while it is alone.
 
 
 @contextlib.contextmanager

@@ -39,10 +39,7 @@ def begin(config: Config) -> Progress:
 
 
 def chunk_steps(config: Config, n: int, at_most: float = math.inf, mesh: Mesh | None = None) -> int:
-    """How many steps of an epoch of `n` images run in one go: of the tutorial's network all.
-
-    After `at_most` something can be done in between.
-    """
+    """How many steps of an epoch of `n` images run in one go: `at_most`, or what takes a second."""
     # A product with each weight in the forward pass, two in the backward pass.
     flops = 6 * config.batch_size * config.weights
     backend = jax.default_backend()

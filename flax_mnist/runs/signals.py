@@ -12,7 +12,7 @@ from flax_mnist.errors import last_words
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _received: int | None = None
-_patient = False  #: Whether someone will look at `_received` soon.
+_patient = False  # Whether someone will look at `_received` soon.
 
 
 def watch() -> None:

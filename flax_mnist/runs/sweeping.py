@@ -130,19 +130,19 @@ def sweep(
     observer = observer or SweepObserver()
     with runtime.settings_restored():
         count = memory.cpu_devices(len(members))
-        place = runtime.start(device, members[0], compilation_cache, count)
+        first = runtime.start(device, members[0], compilation_cache, count)
         if not isinstance(dataset, Dataset):
             dataset = load_dataset(dataset, data_dir)
         with run_folder.taken(folder, f"sweep-{dataset.name}") as path:
-            devices = jax.local_devices(backend=place.platform)
-            plan = memory.make_plan(members, dataset.counts, devices, memory.memory(place))
+            devices = jax.local_devices(backend=first.platform)
+            plan = memory.make_plan(members, dataset.counts, devices, memory.memory(first))
             rows, outcomes = _train(plan, dataset, path / ROWS, observer)
             best = min(outcomes, key=lambda outcome: outcome.rank)
             if best.best:
-                config, params = best.best
+                winner, params = best.best
                 source, names = dataset.source, dataset.class_names
-                record = Record(config, dataset.name, source, data_dir, names, CheckpointPolicy())
-                _save_best(path / BEST, record, place, rows, params)
+                record = Record(winner, dataset.name, source, data_dir, names, CheckpointPolicy())
+                _save_best(path / BEST, record, first, rows, params)
                 figures.save(figures.draw_sweep(rows), path / PICTURE)
     return Swept(path, dataset, outcomes, best)
 

@@ -37,8 +37,8 @@ class Training(NamedTuple):
     params: Params  #: The parameters after the last epoch.
 
 
-TUTORIAL = Record(Config(), "auto", "", None, (), CheckpointPolicy())
-ANYWHERE = Place()
+# What a new run takes where nothing is asked for.
+_TUTORIAL = Record(Config(), "auto", "", None, (), CheckpointPolicy())
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
     resume: bool = False,
     checkpoints: CheckpointPolicy | None = None,
     observers: Sequence[Observer] = (),
-    place: Place = ANYWHERE,
+    place: Place = Place(),
     patience: signals.Patience = signals.deaf,
 ) -> Training:
     """Trains a network and keeps it in a run folder, with metrics, weights and checkpoints.
@@ -78,12 +78,13 @@ def train(
     """
     folder = None if run_dir is None else Path(run_dir)
     with entered(place) as (device, mesh), contextlib.ExitStack() as held:
-        old = _before(folder, resume, config, dataset)
-        config, where = config or old.config, Path(data_dir) if data_dir else old.data_dir
+        old = _record_before(folder, resume, config, dataset)
+        config = config or old.config
+        data_dir = old.data_dir if data_dir is None else Path(data_dir)
         runtime.set_precision(config)
-        images = _loaded(dataset or old.dataset, where)
+        images = _loaded(dataset or old.dataset, data_dir)
         kept = checkpoints or old.checkpoints
-        record = Record(config, images.name, images.source, where, images.class_names, kept)
+        record = Record(config, images.name, images.source, data_dir, images.class_names, kept)
         with processes.watch_others() as renew:
             taken = run_folder.taken(folder, images.name, resume)
             path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))
@@ -91,7 +92,7 @@ def train(
             return run.train(observers)
 
 
-def _before(
+def _record_before(
     folder: Path | None, resume: bool, config: Config | None, dataset: Dataset | DatasetName | None
 ) -> Record:
     """The record of the run to go on with, which must fit what is asked for, or the tutorial's."""
@@ -100,7 +101,7 @@ def _before(
         if not resume:
             if folder is not None:  # looked at before the images are loaded
                 agreement.on_first(lambda: run_folder.require_no_run(folder))
-            return TUTORIAL
+            return _TUTORIAL
         if folder is None:
             raise RequestError("--resume needs the --run-dir of the run to go on with.")
         old = recorded(folder)
@@ -183,8 +184,7 @@ class _Run:
         )
         observers = [Folder(), *observers] if processes.is_first() else ()
         if processes.is_first():
-            where = describe(self.device, self.config, self.mesh)
-            write_config(self.folder, self.record, where)
+            write_config(self.folder, self.record, describe(self.device, self.config, self.mesh))
         with _observed(observers, start):
             return self._train(start, observers)
 
@@ -216,9 +216,9 @@ class _Run:
                         keep = self.checkpoints.keep
                         checkpoint.save(self.folder, step, progress, self.identity, keep)
                 if signum:
-                    where = f"{signals.word(signum)} after step {step:,} of {start.last_step:,}"
+                    stopped = f"{signals.word(signum)} after step {step:,} of {start.last_step:,}"
                     go_on = f"flax-mnist train --resume --run-dir {shlex.quote(str(self.folder))}"
-                    raise StoppedError(f"{where}. Go on with: {go_on}", 128 + signum)
+                    raise StoppedError(f"{stopped}. Go on with: {go_on}", 128 + signum)
         return Training(self.folder, config, progress.epoch, history, progress.state.params)
 
     def _first_progress(self) -> Progress:

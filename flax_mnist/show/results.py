@@ -59,11 +59,14 @@ def write_report(folder: Path, findings: Findings) -> None:
     dataset, loss, probabilities = findings
     names, labels, confusion = dataset.class_names, dataset.test.labels, findings.confusion
     wrong = int(confusion.sum() - confusion.trace())
-    calibration = scoring.calibration(probabilities, labels)
-    save(draw_confusion(confusion, names), folder / "confusion.png")
-    save(draw_classes(confusion, names), folder / "classes.png")
-    save(draw_mistakes(findings.mistakes(MOST_MISTAKES), wrong), folder / "mistakes.png")
-    save(draw_calibration(calibration), folder / "calibration.png")
+    pictures = {
+        "confusion": draw_confusion(confusion, names),
+        "classes": draw_classes(confusion, names),
+        "mistakes": draw_mistakes(findings.mistakes(MOST_MISTAKES), wrong),
+        "calibration": draw_calibration(scoring.calibration(probabilities, labels)),
+    }
+    for name, picture in pictures.items():
+        save(picture, folder / f"{name}.png")
     content = {
         "dataset": {"name": dataset.name, "source": dataset.source},
         "test_loss": loss,

@@ -168,7 +168,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = read(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: is missing.") from error
-    if content != _sealed(content):
+    if _BEFORE_DIGEST not in content or content != _sealed(content):
         raise DataError(f"{path}: is damaged: it is not what was saved.")
     try:
         arrays = safetensors.numpy.load(content)
@@ -189,7 +189,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _sealed(content: bytes) -> bytes:
     """A file with the digest that it must have: SHA-256 of all that stands around it."""
-    at = content.find(_BEFORE_DIGEST) + len(_BEFORE_DIGEST)
+    at = content.index(_BEFORE_DIGEST) + len(_BEFORE_DIGEST)
     before, after = memoryview(content)[:at], memoryview(content)[at + _DIGITS :]
     digest = hashlib.sha256(before)
     digest.update(after)

@@ -40,7 +40,7 @@ def to_torch_state_dict(params: Params) -> StateDict:
 
 
 def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
-    """The reverse of `to_torch_state_dict`, for any hidden sizes, all in float32 or all in float64.
+    """The reverse: NumPy arrays by PyTorch's names, all float32 or all float64, any hidden sizes.
 
     Raises:
         DataError: names, shapes or dtypes are not those of such a network, or a weight is not

@@ -466,6 +466,20 @@ def test_weights_that_are_not_finite_are_not_saved(run, wrong):
     assert_same(restore(run), progress(30))
 
 
+def test_nothing_is_saved_whose_digest_has_no_place(run, monkeypatch):
+    """Say because safetensors writes its header in another way: no reader would believe it."""
+    write = safetensors.numpy.save
+
+    def other(*arguments: object) -> bytes:
+        return write(*arguments).replace(b'"sha256":"', b'"sha256"="')
+
+    monkeypatch.setattr(safetensors.numpy, "save", other)
+    before = checkpoint.steps(run)
+    with pytest.raises(ValueError, match="not found"):
+        checkpoint.save(run, 99, progress(99), RUN, keep=3)
+    assert checkpoint.steps(run) == before
+
+
 def test_a_failed_save_leaves_those_before_it(run, monkeypatch):
     write_bytes = Path.write_bytes
 
