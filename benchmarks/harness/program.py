@@ -1,7 +1,7 @@
 """What every row of the table is: a program that trains an epoch each time it is asked to."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -15,6 +15,12 @@ Weights = dict[str, NDArray[Any]]
 
 class UnavailableError(Exception):
     """The row cannot run here; the message says why."""
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raises `UnavailableError` with the reason `otherwise`, unless that holds."""
+    if not holds:
+        raise UnavailableError(otherwise)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,16 @@ class Program:
     def device_memory(self) -> int | None:
         """The most bytes ever held on an accelerator; None on the host."""
         return None
+
+
+class Calls(Program):
+    """An epoch is some calls of work that has been set out in memory before."""
+
+    calls: Sequence[Callable[[], Any]]
+
+    def epoch(self) -> None:
+        for call in self.calls:
+            call()
 
 
 def epoch_flops(config: Config, n: int) -> int:

@@ -9,17 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import program
-from flax_mnist.config import PIXELS, Config
+from flax_mnist.config import CLASSES, PIXELS, Config
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order
 
 
 class OnCpu(program.Program):
-    """A program that there is for the CPU only."""
-
     def __init__(self, settings: program.Settings) -> None:
-        if settings.device != "cpu":
-            raise program.UnavailableError("NumPy runs on the CPU only")
+        program.require(settings.device == "cpu", "NumPy runs on the CPU only")
 
 
 class Backpropagation(OnCpu):
@@ -27,10 +24,8 @@ class Backpropagation(OnCpu):
 
     def __init__(self, dataset: Dataset, settings: program.Settings) -> None:
         super().__init__(settings)
-        config = settings.config
-        if config.momentum:
-            raise program.UnavailableError("it is plain SGD")
-        self.config = config
+        self.config = config = settings.config
+        program.require(config.momentum == 0, "it is plain SGD")
         self.inputs, self.labels = program.normalize(dataset.train.images), dataset.train.labels
         self.layers = program.initial_layers(config, np.random.default_rng(config.seed))
         sizes = program.batch_sizes(config, len(self.labels))
@@ -83,9 +78,9 @@ class Workspace:
     """The memory of a step for one batch size."""
 
     def __init__(self, batch: int, config: Config) -> None:
-        sizes = [PIXELS, *(fan_out for _, fan_out in config.layers)]
-        self.activations = [np.empty((batch, size), np.float32) for size in sizes]
-        self.gradients = [np.empty((batch, size), np.float32) for size in sizes]
+        shapes = [(batch, size) for size in (PIXELS, *config.hidden_sizes, CLASSES)]
+        self.activations = [np.empty(shape, np.float32) for shape in shapes]
+        self.gradients = [np.empty(shape, np.float32) for shape in shapes]
         self.kernels = [np.empty(shape, np.float32) for shape in config.layers]
         self.range = np.arange(batch)
         self.ones = np.ones(batch, np.float32)

@@ -9,21 +9,19 @@ from torch.func import functional_call, grad, grad_and_value, stack_module_state
 from torch.utils.data import DataLoader
 
 from benchmarks.equivalence import torch_reference as reference
-from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batch_sizes
+from benchmarks.harness.program import Program, Settings, Weights, batch_sizes, require
 from flax_mnist.data.dataset import Dataset
 
 Tensors = dict[str, torch.Tensor]
+Sgd = Literal["default", "fused", "foreach"]
 
 
 class OnTorch(Program):
-    """A program on PyTorch's device."""
-
     def __init__(self, settings: Settings) -> None:
-        if settings.device not in ("cpu", "gpu"):
-            raise UnavailableError(f"this PyTorch has no {settings.device}")
-        if settings.device == "gpu" and not torch.cuda.is_available():
-            raise UnavailableError("this PyTorch finds no GPU")
-        self.place = torch.device("cuda" if settings.device == "gpu" else "cpu")
+        require(settings.device != "tpu", "this PyTorch has no tpu")
+        wants_gpu = settings.device == "gpu"
+        require(not wants_gpu or torch.cuda.is_available(), "this PyTorch finds no GPU")
+        self.place = torch.device("cuda" if wants_gpu else "cpu")
         self.device = torch.cuda.get_device_name() if self.place.type == "cuda" else "cpu"
 
     def wait(self) -> None:
@@ -41,8 +39,7 @@ class PyTorchLoop(OnTorch):
 
     def __init__(self, settings: Settings, tf32: bool = False, **sgd_options: bool) -> None:
         super().__init__(settings)
-        if tf32 and self.place.type != "cuda":
-            raise UnavailableError("a CPU has no TF32: it would be P3")
+        require(not tf32 or self.place.type == "cuda", "a CPU has no TF32: it would be P3")
         # What PyTorch does anyway; said here because the rows are compared on it.
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         self.config = settings.config
@@ -116,11 +113,7 @@ class Eager(PyTorchLoop):
     """All images normalised beforehand in one tensor on the device, gathered batch by batch."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        settings: Settings,
-        optimizer: Literal["default", "fused", "foreach"] = "default",
-        tf32: bool = False,
+        self, dataset: Dataset, settings: Settings, optimizer: Sgd = "default", tf32: bool = False
     ) -> None:
         super().__init__(settings, tf32, **({} if optimizer == "default" else {optimizer: True}))
         self.inputs = reference.normalize(dataset.train.images).to(self.place)
@@ -146,8 +139,7 @@ class Compiled(Eager):
 
     def __init__(self, dataset: Dataset, settings: Settings, mode: str) -> None:
         super().__init__(dataset, settings)
-        if self.config.momentum:
-            raise UnavailableError("the compiled step is plain SGD")
+        require(self.config.momentum == 0, "the compiled step is plain SGD")
         model, criterion, rate = self.model, self.criterion, self.config.learning_rate
         inputs, labels = self.inputs, self.labels
         self.params = {name: value.detach() for name, value in model.named_parameters()}
@@ -177,12 +169,10 @@ class CudaGraph(Eager):
     """The eager step recorded by hand as a CUDA graph, and replayed."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
-        if settings.device == "cpu":
-            raise UnavailableError("CUDA graphs need an NVIDIA GPU")
+        require(settings.device != "cpu", "CUDA graphs need an NVIDIA GPU")
         super().__init__(dataset, settings)
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
-        sizes = batch_sizes(self.config, len(self.labels))
-        self.graphs = {size: self.record(size) for size in sizes}
+        self.graphs = {n: self.record(n) for n in batch_sizes(self.config, len(self.labels))}
         self.model.load_state_dict(before)  # recording takes a few real steps
 
     def record(self, batch: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
@@ -210,8 +200,7 @@ class VmapModels(Eager):
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(dataset, settings)
-        if self.config.momentum:
-            raise UnavailableError("the step over many models is plain SGD")
+        require(self.config.momentum == 0, "the step over many models is plain SGD")
         self.models = settings.models
         sizes, more = self.config.hidden_sizes, range(1, self.models)
         networks = [self.model, *(reference.build_model(sizes).to(self.place) for _ in more)]
@@ -232,10 +221,9 @@ class VmapModels(Eager):
         indices = torch.split(self.order(), self.config.batch_size, dim=1)
         total = torch.zeros(self.models, device=self.place)
         for index in indices:
-            inputs, labels = (
-                array.index_select(0, index.flatten()).reshape(*index.shape, *array.shape[1:])
-                for array in (self.inputs, self.labels)
-            )
+            rows = index.flatten()
+            inputs = self.inputs.index_select(0, rows).reshape(*index.shape, -1)
+            labels = self.labels.index_select(0, rows).reshape(index.shape)
             gradients, loss = self.gradients(self.params, inputs, labels)
             for name, value in self.params.items():
                 value.sub_(gradients[name], alpha=self.config.learning_rate)

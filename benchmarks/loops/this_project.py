@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.harness.program import Program, Settings, UnavailableError, Weights, batches
+from benchmarks.harness.program import Program, Settings, Weights, batches, require
 from flax_mnist import model, sweep, train
 from flax_mnist.config import Config, Precision
 from flax_mnist.data.dataset import Dataset
@@ -30,13 +31,11 @@ class _Jax(Program):
         self, dataset: Dataset, settings: Settings, precision: Precision = "float32"
     ) -> None:
         self.config = dataclasses.replace(settings.config, precision=precision)
-        self.place = runtime.start(
-            settings.device, self.config, settings.compilation_cache, self.cpu_devices(settings)
-        )
+        cached, devices = settings.compilation_cache, self.cpu_devices(settings)
+        self.place = runtime.start(settings.device, self.config, cached, devices)
         self.device = self.place.device_kind
-        self.dataset = dataset
-        self.n = len(dataset.train.labels)
-        self.epochs_done = 0
+        self.dataset, self.n = dataset, len(dataset.train.labels)
+        self.numbers = itertools.count()  #: Of the epochs to come.
         self.data = jax.device_put(dataset.train)
         start = time.perf_counter()
         self.state = self.init_state(settings)
@@ -54,9 +53,7 @@ class _Jax(Program):
 
     def order(self) -> Any:
         """The next epoch's, made while the clock runs: a loop has to shuffle too."""
-        order = epoch_order(self.config.seed, self.epochs_done, self.n)
-        self.epochs_done += 1
-        return order
+        return epoch_order(self.config.seed, next(self.numbers), self.n)
 
     def epoch(self) -> None:
         self.state, self.loss = self.run(self.state, *self.data, self.order())
@@ -79,10 +76,10 @@ class EpochScan(_Jax):
 
     def compile(self, settings: Settings) -> Any:
         none = train.no_losses(model.make_model(self.config))
-        progress = Progress(self.state, none)
         steps = steps_per_epoch(self.config, self.n)
+        start = Progress(self.state, none)
         # One chunk: a network whose epoch the command line cuts is none of the benchmark's.
-        run_chunk = loop.compile_chunks(self.config, progress, self.dataset.train, steps)
+        run_chunk = loop.compile_chunks(self.config, start, self.dataset.train, steps)
 
         def run(state: train.State, *images_labels_order: Any) -> tuple[train.State, Any]:
             state, losses = run_chunk(state, none, *images_labels_order)
@@ -140,7 +137,7 @@ class ManyModels(_Jax):
         return lowered.compile()
 
     def order(self) -> Any:
-        epoch, self.epochs_done = self.epochs_done, self.epochs_done + 1
+        epoch = next(self.numbers)
         return np.stack([epoch_order(config.seed, epoch, self.n) for config in self.configs])
 
     def weights(self) -> list[Weights]:
@@ -158,8 +155,7 @@ class ModelsByCore(ManyModels):
         return math.gcd(settings.models, cpu_devices(settings.models))
 
     def compile(self, settings: Settings) -> Any:
-        if self.place.platform != "cpu":
-            raise UnavailableError("on an accelerator a sweep is one vmap")
+        require(self.place.platform == "cpu", "on an accelerator a sweep is one vmap")
         devices = jax.local_devices()[: self.cpu_devices(settings)]
         plan = make_plan(self.configs, self.dataset.counts, devices, memory(self.place))
         self.own, common = sweep.shardings(plan.mesh)
@@ -176,17 +172,15 @@ class FrameworkPrecision(_Jax):
     """The epoch scan, multiplying as JAX does when it is not told how: on NVIDIA GPUs in TF32."""
 
     def compile(self, settings: Settings) -> Any:
-        if self.place.platform == "cpu":
-            raise UnavailableError("a CPU has no TF32: it would be J2")
+        require(self.place.platform != "cpu", "a CPU has no TF32: it would be J2")
         network = _DefaultPrecision(self.config.hidden_sizes, self.config.init)
         run = functools.partial(_train_epoch(self.config), model=network)
         return jax.jit(run, donate_argnums=0)
 
 
 class _DefaultPrecision(model.MLP):
-    def _linear(self, size: int, x: Array) -> Array:
-        layer: Array = nn.Dense(size, dtype=self.dtype, param_dtype=self.param_dtype)(x)
-        return layer
+    def _linear(self, size: int, x: Array) -> Any:
+        return nn.Dense(size, dtype=self.dtype, param_dtype=self.param_dtype)(x)
 
 
 def _train_epoch(config: Config) -> Callable[..., tuple[train.State, Array]]:

@@ -16,22 +16,18 @@ class Jit(program.Program):
     """All images normalised beforehand on the device, gathered in the compiled step."""
 
     def __init__(self, dataset: Dataset, settings: program.Settings) -> None:
-        if settings.device == "tpu":
-            raise program.UnavailableError("tinygrad has no TPU")
-        if settings.device == "cpu" and not shutil.which("clang"):
-            raise program.UnavailableError("tinygrad's CPU back end needs clang")
+        program.require(settings.device != "tpu", "tinygrad has no TPU")
+        compiles = settings.device != "cpu" or shutil.which("clang") is not None
+        program.require(compiles, "tinygrad's CPU back end needs clang")
         if "DEV" not in os.environ:
             DEV.value = "CPU" if settings.device == "cpu" else "CUDA"
         self.device = Device.DEFAULT
         config = settings.config
-        if config.momentum:
-            raise program.UnavailableError("it is plain SGD")
+        program.require(config.momentum == 0, "it is plain SGD")
         self.batch_size, self.learning_rate = config.batch_size, config.learning_rate
         self.rng = np.random.default_rng(config.seed + 1)
         layers = program.initial_layers(config, np.random.default_rng(config.seed))
-        self.params = [
-            (Tensor(kernel).realize(), Tensor(bias).realize()) for kernel, bias in layers
-        ]
+        self.params = [[Tensor(array).realize() for array in layer] for layer in layers]
         inputs, labels = program.normalize(dataset.train.images), dataset.train.labels
         self.inputs, self.labels = Tensor(inputs).realize(), Tensor(labels).realize()
         # A captured program has one batch size: the tail takes one of its own.

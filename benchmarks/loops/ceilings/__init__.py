@@ -1,4 +1,5 @@
-"""What the hardware would allow: a step's products and nothing else, a large product, a copy.
+"""What the hardware would allow, by each library that could be the fastest: the best one counts.
 
-A file for each library that could be the fastest: they time the same work, and the best one counts.
+All time the same work. `Products`: the matrix products of an epoch's steps and nothing else;
+`LargeProduct`: one of two `size` x `size` matrices; `Copy`: one of `size` float32 numbers.
 """

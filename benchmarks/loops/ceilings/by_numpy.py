@@ -1,12 +1,12 @@
 """The ceilings by NumPy and its BLAS, and the step's products for PyTorch's too."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.program import Program, Settings, initial_layers
+from benchmarks.harness.program import Calls, Settings, initial_layers
 from benchmarks.loops.numpy_backprop import OnCpu, Workspace
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
@@ -20,9 +20,8 @@ def products(config: Config, batch: int, dot: Any, array: Any) -> Callable[[], N
     work = Workspace(batch, config)
     work.activations[0].fill(1)
     kernels = [array(kernel) for kernel, _ in initial_layers(config, np.random.default_rng(0))]
-    S, dS, kernel_gradients = (  # noqa: N806
-        [array(a) for a in arrays] for arrays in (work.activations, work.gradients, work.kernels)
-    )
+    memory = work.activations, work.gradients, work.kernels
+    S, dS, kernel_gradients = ([array(a) for a in arrays] for arrays in memory)  # noqa: N806
 
     def step() -> None:
         for k, kernel in enumerate(kernels):
@@ -36,19 +35,7 @@ def products(config: Config, batch: int, dot: Any, array: Any) -> Callable[[], N
     return step
 
 
-class Calls(Program):
-    """A program whose epoch is some calls."""
-
-    calls: Sequence[Callable[[], Any]]
-
-    def epoch(self) -> None:
-        for call in self.calls:
-            call()
-
-
 class NumpyProducts(Calls, OnCpu):
-    """An epoch of the products of a step."""
-
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
         size, n = settings.config.batch_size, len(dataset.train.labels)
@@ -57,8 +44,6 @@ class NumpyProducts(Calls, OnCpu):
 
 
 class NumpyLargeProduct(Calls, OnCpu):
-    """One product of two `size` x `size` matrices."""
-
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
         a = np.ones((size, size), np.float32)
@@ -66,8 +51,6 @@ class NumpyLargeProduct(Calls, OnCpu):
 
 
 class NumpyCopy(Calls, OnCpu):
-    """One copy of `size` float32 numbers."""
-
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
         a = np.ones(size, np.float32)

@@ -4,15 +4,13 @@ import functools
 
 import torch
 
-from benchmarks.harness.program import Settings
-from benchmarks.loops.ceilings.by_numpy import Calls, products
+from benchmarks.harness.program import Calls, Settings
+from benchmarks.loops.ceilings.by_numpy import products
 from benchmarks.loops.pytorch import OnTorch
 from flax_mnist.data.dataset import Dataset
 
 
 class TorchProducts(Calls, OnTorch):
-    """An epoch of the products of a step."""
-
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
         size, n = settings.config.batch_size, len(dataset.train.labels)
@@ -29,8 +27,6 @@ class TorchProducts(Calls, OnTorch):
 
 
 class TorchLargeProduct(Calls, OnTorch):
-    """One product of two `size` x `size` matrices."""
-
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
         a = torch.ones(size, size, device=self.place)
@@ -38,8 +34,6 @@ class TorchLargeProduct(Calls, OnTorch):
 
 
 class TorchCopy(Calls, OnTorch):
-    """One copy of `size` float32 numbers."""
-
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
         a = torch.ones(size, device=self.place)

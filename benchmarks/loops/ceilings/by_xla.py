@@ -35,8 +35,6 @@ class OnXla(Program):
 
 
 class XlaProducts(OnXla):
-    """An epoch of the matrix products of a step, each with what it needs from those before."""
-
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
         config = settings.config
@@ -44,25 +42,23 @@ class XlaProducts(OnXla):
         kernels = [jnp.full(shape, 1 / shape[0]) for shape in config.layers]
         self.arguments = kernels, jnp.ones((config.batch_size, PIXELS))
 
-        def epoch(kernels: list[Array], images: Array) -> list[Array]:
+        def epoch(kernels: list[Array], images: Array) -> Any:
             def body(_: Array, carry: Any) -> Any:
                 # Otherwise the products, the same in every round, would be computed once.
                 kernels, images, _ = jax.lax.optimization_barrier(carry)
                 return kernels, images, multiply(kernels, images)
 
             carry = kernels, images, [jnp.zeros_like(kernel) for kernel in kernels]
-            gradients: list[Array]
-            _, _, gradients = jax.lax.fori_loop(0, full, body, carry)
+            *_, gradients = jax.lax.fori_loop(0, full, body, carry)
             if not tail:
                 return gradients
-            last = multiply(kernels, images[:tail])
-            return [a + b for a, b in zip(gradients, last, strict=True)]
+            return jax.tree.map(jnp.add, gradients, multiply(kernels, images[:tail]))
 
         self.run = jax.jit(epoch).lower(*self.arguments).compile()
 
 
 def multiply(kernels: list[Array], images: Array) -> list[Array]:
-    """The products of a step; those that nothing here needs are returned."""
+    """A step's products, each from those before it; those that nothing here needs are returned."""
     activations = [images]
     for kernel in kernels:
         activations.append(dot(activations[-1], kernel))
@@ -75,8 +71,6 @@ def multiply(kernels: list[Array], images: Array) -> list[Array]:
 
 
 class XlaLargeProduct(OnXla):
-    """One product of two `size` x `size` matrices."""
-
     def __init__(self, dataset: Dataset, settings: Settings, size: int) -> None:
         super().__init__(settings)
         self.arguments = (jnp.ones((size, size)),)
