@@ -61,9 +61,12 @@ LOOPS = "benchmarks.loops"
 
 
 def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
+    return Variant(f"{LOOPS}.pytorch:{name}", options, ("torch",), True, label)
+
+
+def _loader(name: str, label: str | None = None, **options: Any) -> Variant:
     # The tutorial's loader makes a PIL image of every sample.
-    needs = ("torch", "PIL") if name in ("Tutorial", "TunedLoader") else ("torch",)
-    return Variant(f"{LOOPS}.pytorch:{name}", options, needs, True, label)
+    return Variant(f"{LOOPS}.pytorch:{name}", options, ("torch", "PIL"), True, label)
 
 
 def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
@@ -87,8 +90,8 @@ def _ceiling(name: str, tune: bool = False, **options: Any) -> tuple[Variant, ..
 PEAK_SIZE = 2048  #: Rows of the large product: 17 GFLOP, far more work than memory traffic.
 COPY_SIZE = 2**26  #: Numbers in the large copy: 268 MB, more than any cache.
 
-_TUTORIAL = (_pytorch("Tutorial"),)
-_TUNED = tuple(_pytorch("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2))
+_TUTORIAL = (_loader("Tutorial"),)
+_TUNED = tuple(_loader("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2))
 _OPTIMIZERS = tuple(_pytorch("Eager", name, optimizer=name) for name in ("fused", "foreach"))
 _COMPILED = (_pytorch("Compiled", mode="default"),)
 _LESS_OVERHEAD = (_pytorch("Compiled", mode="reduce-overhead"),)

@@ -33,14 +33,19 @@ def torch_seeds(dataset: Dataset, seeds: int) -> dict[str, Any]:
         orders = [dataloader_order(n, generator) for _ in range(config.epochs)]
         losses, _, test_loss, accuracy = torch_run(weights, dataset, orders, config)
         print(f"seed {seed}: test loss {test_loss:.4f}, test accuracy {accuracy:.2%}", flush=True)
-        tested = {"test_loss": round(test_loss, 6), "test_accuracy": round(accuracy, 6)}
-        runs.append({"seed": seed, "train_losses": [round(x, 6) for x in losses], **tested})
+        run = {
+            "seed": seed,
+            "train_losses": [round(loss, 6) for loss in losses],
+            "test_loss": round(test_loss, 6),
+            "test_accuracy": round(accuracy, 6),
+        }
+        runs.append(run)
     fields = ("epochs", "batch_size", "learning_rate", "momentum", "hidden_sizes")
-    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    python, machine = platform.python_version(), platform.machine()
     return {
         "data": dataset.digest(),
         "config": {name: getattr(config, name) for name in fields},
-        "versions": versions | {"machine": platform.machine()},
+        "versions": {"torch": torch.__version__, "python": python, "machine": machine},
         "runs": runs,
     }
 

@@ -150,4 +150,5 @@ def compare_seeds(ours: Evaluation, theirs: Sequence[dict[str, Any]]) -> tuple[T
     """Test loss and test accuracy of trained networks against the stored ones of PyTorch."""
     losses, accuracies = ([run[key] for run in theirs] for key in ("test_loss", "test_accuracy"))
     loss = tost(ours.loss, losses, tolerances.TEST_LOSS_MARGIN)
-    return loss, tost(ours.accuracy, accuracies, tolerances.TEST_ACCURACY_MARGIN)
+    accuracy = tost(ours.accuracy, accuracies, tolerances.TEST_ACCURACY_MARGIN)
+    return loss, accuracy

@@ -78,8 +78,8 @@ class Process:
 
 def command(variant: Variant, settings: Settings, **more: Any) -> list[str]:
     row = {"entry": variant.entry, "options": dict(variant.options)}
-    job = json.dumps({**row, "settings": dataclasses.asdict(settings), **more})
-    return [sys.executable, "-m", "benchmarks.harness.worker", job]
+    job = row | {"settings": dataclasses.asdict(settings)} | more
+    return [sys.executable, "-m", "benchmarks.harness.worker", json.dumps(job)]
 
 
 def environment(threads: int, settings: Settings) -> dict[str, str]:

@@ -104,8 +104,12 @@ class Entrant:
         assert trial.process
         self.process = trial.process
         self.epoch_seconds = self.best = trial.seconds
-        told = {"variant": trial.variant.label, "threads": trial.threads}
-        self.result |= {**told, "first_seconds": trial.first_seconds, **trial.process.first}
+        self.result |= {
+            "variant": trial.variant.label,
+            "threads": trial.threads,
+            "first_seconds": trial.first_seconds,
+            **trial.process.first,
+        }
         if len(self.trials) > 1:
             self.result["trials"] = [trial.told() for trial in self.trials]
 
@@ -165,9 +169,10 @@ def reconsider(entrant: Entrant, schedule: Schedule) -> bool:
     Several may have been caught on one of the host's cores.
     """
     running = [trial for trial in entrant.trials if trial.process]
-    if len(running) > 1:
-        entrant.settle(running, schedule)
-    return len(running) > 1
+    if len(running) < 2:
+        return False
+    entrant.settle(running, schedule)
+    return True
 
 
 def measure(
@@ -234,8 +239,12 @@ def take_turn(entrant: Entrant, number: int, schedule: Schedule) -> None:
         entrant.drop(error)
         return
     entrant.result["peak_memory"] = answer["peak_memory"]
-    samples = {key: answer[key] for key in ("seconds", "idle_cpu_seconds")}
-    taken = {"round": number, **samples, "load_average": machine.load_average()}
+    taken = {
+        "round": number,
+        "seconds": answer["seconds"],
+        "idle_cpu_seconds": answer["idle_cpu_seconds"],
+        "load_average": machine.load_average(),
+    }
     turns = entrant.result["turns"]
     if turns and turns[-1]["round"] == number:
         taken, slower = sorted((turns.pop(), taken), key=seconds_of_turn)

@@ -46,12 +46,14 @@ class Worker:
         prepared = time.perf_counter()
         self.calls = 0
         self.trained: list[Weights] | None = None
-        told = ("compile_seconds", "models", "epochs_per_call", "device")
         self.first = {
             "import_seconds": imported - start,
             "data_seconds": loaded - imported,
             "prepare_seconds": prepared - loaded,
-            **{name: getattr(self.program, name) for name in told},
+            "compile_seconds": self.program.compile_seconds,
+            "models": self.program.models,
+            "epochs_per_call": self.program.epochs_per_call,
+            "device": self.program.device,
             "environment": machine.environment(),
         }
         self.busy_until = time.process_time()

@@ -27,9 +27,15 @@ def estimate(values: Sequence[float]) -> Estimate:
     median = float(np.median(values))
     if len(values) == 1:
         return Estimate(median, median, median)
-    how = {"confidence_level": 0.95, "method": "percentile", "rng": np.random.default_rng(0)}
-    drawn = scipy.stats.bootstrap((values,), np.median, n_resamples=10_000, **how)
-    return Estimate(median, *map(float, drawn.confidence_interval))
+    interval = scipy.stats.bootstrap(
+        (values,),
+        np.median,
+        n_resamples=10_000,
+        confidence_level=0.95,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(median, float(interval.low), float(interval.high))
 
 
 def ratio(numerator: Mapping[int, float], denominator: Mapping[int, float]) -> Estimate | None:
