@@ -9,17 +9,24 @@ from collections.abc import Sequence
 import tyro
 
 from flax_mnist import __version__
-from flax_mnist.cli import doctor, evaluate, export, import_, inspect, plot, predict, report, runs
+from flax_mnist.cli.doctor import Doctor
+from flax_mnist.cli.evaluate import Evaluate
+from flax_mnist.cli.export import Export
 from flax_mnist.cli.flags import LOOK
+from flax_mnist.cli.import_ import Import
+from flax_mnist.cli.inspect import Inspect
+from flax_mnist.cli.plot import Plot
+from flax_mnist.cli.predict import Predict
+from flax_mnist.cli.report import Report
+from flax_mnist.cli.runs import Runs
 from flax_mnist.cli.sweep import Sweep
 from flax_mnist.cli.train import Train
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.show import terminal
 
 Command = (
-    Train | Sweep | evaluate.Evaluate | predict.Predict | plot.Plot | runs.Runs | report.Report
-    | export.Export | import_.Import | inspect.Inspect | doctor.Doctor
-)  # fmt: skip
+    Train | Sweep | Evaluate | Predict | Plot | Runs | Report | Export | Import | Inspect | Doctor
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

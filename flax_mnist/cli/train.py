@@ -16,6 +16,7 @@ from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
+    from flax_mnist.devices.place import Place
     from flax_mnist.runs.observers import Observer
     from flax_mnist.store.record import Record
 
@@ -138,11 +139,9 @@ class Train:
 
     def train(self) -> None:
         from flax_mnist.devices import processes
-        from flax_mnist.devices.place import Place
         from flax_mnist.runs import signals
         from flax_mnist.runs.training import train
 
-        count, cache = self.devices.num_devices, not self.machine.no_compilation_cache
         trained = train(
             self.config,
             self.dataset,
@@ -151,7 +150,7 @@ class Train:
             resume=self.checkpoints.resume,
             checkpoints=self.checkpoints.policy,
             observers=self.output.observers(),
-            place=Place(self.machine.device, count, self.devices.peers, compilation_cache=cache),
+            place=self._place(),
             patience=signals.patience,
         )
         if not trained.metrics and self.output.is_for_people and processes.is_first():
@@ -162,19 +161,26 @@ class Train:
 
     def try_two_steps(self) -> None:
         from flax_mnist.data.dataset import load_dataset
-        from flax_mnist.devices import processes, runtime, sharding
+        from flax_mnist.devices import place, processes, runtime
         from flax_mnist.runs.training import dry_run
 
-        count = self.devices.num_devices
-        device = runtime.start(self.machine.device, self.config, False, count or 1)
-        mesh = sharding.make_mesh(sharding.choose_devices(device, count))
-        dataset = load_dataset(self.dataset, self.data_dir)
-        is_told = self.output.is_for_people and processes.is_first()
-        if is_told:
-            terminal.say(text.header(self.config, dataset, device))
-        metrics = dry_run(self.config, dataset, mesh)
-        if is_told:
-            terminal.say(f"Dry run, two steps: {text.epoch_line(metrics, 1)}")
+        with place.entered(self._place()._replace(compilation_cache=False)) as (device, mesh):
+            runtime.set_precision(self.config)
+            dataset = load_dataset(self.dataset, self.data_dir)
+            is_told = self.output.is_for_people and processes.is_first()
+            if is_told:
+                terminal.say(text.header(self.config, dataset, device))
+            metrics = dry_run(self.config, dataset, mesh)
+            if is_told:
+                terminal.say(f"Dry run, two steps: {text.epoch_line(metrics, 1)}")
+
+    def _place(self) -> Place:
+        """Where it is trained."""
+        from flax_mnist.devices.place import Place
+
+        cache = not self.machine.no_compilation_cache
+        count, peers = self.devices.num_devices, self.devices.peers
+        return Place(self.machine.device, count, peers, compilation_cache=cache)
 
 
 def parse(argv: Sequence[str], default: Train) -> Train:

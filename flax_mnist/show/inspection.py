@@ -78,7 +78,8 @@ class Product(NamedTuple):
     def flops(self) -> int:
         """2 m k n, which the sizes mk, kn and mn give in whatever order the axes lie."""
         shapes = [array.partition("[")[2] for array in (*self.operands, self.result)]
-        return 2 * math.isqrt(math.prod(int(n) for shape in shapes for n in _LENGTH.findall(shape)))
+        lengths = map(int, _LENGTH.findall(" ".join(shapes)))
+        return 2 * math.isqrt(math.prod(lengths))
 
 
 def find_products(hlo: str) -> list[Product]:

@@ -187,8 +187,9 @@ def test_a_killed_process_0_ends_the_others_in_time(data, tmp_path):
     assert_same_result(path, straight(data, tmp_path / "straight", epochs))
 
 
-def test_processes_with_different_numbers_of_devices_are_refused(data, tmp_path):
-    arguments = [new_run(data, tmp_path / "run", num_devices=n) for n in (1, 2)]
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_processes_with_different_numbers_of_devices_are_refused(data, tmp_path, more):
+    arguments = [[*new_run(data, tmp_path / "run", num_devices=n), *more] for n in (1, 2)]
     with together(*arguments) as both:
         ends = [end(process, 180) for process in both]
     for i, (code, _, err) in enumerate(ends):
