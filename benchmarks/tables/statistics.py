@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats  # type: ignore[import-untyped]
+import scipy.stats
 
 
 class Estimate(NamedTuple):

@@ -43,6 +43,11 @@ class TrainedModel(NamedTuple):
         """Those of the run's dataset; where none is known, the digits'."""
         return self.record.class_names if self.record else DIGITS
 
+    @property
+    def of_digits(self) -> bool:
+        """Whether it was trained on digits, which MNIST's preparation is for."""
+        return tuple(self.class_names) == DIGITS
+
 
 def load(path: Path, start: StartJax) -> TrainedModel:
     """The weights of a run folder or a file.

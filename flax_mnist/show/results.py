@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import StrMethodFormatter
 
 from flax_mnist import scoring
@@ -168,13 +170,22 @@ def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
 
 
 def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
-    """Each image beside a bar for each class, the likeliest in colour, as the tutorial ends."""
+    """Each image beside a bar for each class, the likeliest in colour, as the tutorial ends.
+
+    Of those that were found on a picture it comes first, a box around what was read.
+    """
     columns = min(len(predictions), PREDICTION_COLUMNS)
     rows = math.ceil(len(predictions) / columns)
-    figure = Figure(figsize=(5.2 * columns, 2.9 * rows), layout="constrained")
+    pictured = any(prediction.reading for prediction in predictions)
+    figure = Figure(
+        figsize=((7.8 if pictured else 5.2) * columns, 2.9 * rows), layout="constrained"
+    )
     cells = figure.subfigures(rows, columns, squeeze=False).flat
     for cell, prediction in zip(cells, predictions, strict=False):
-        picture, bars = cell.subplots(1, 2, width_ratios=(1, 1.1))
+        widths = (1.2, 1, 1.1) if pictured else (1, 1.1)
+        *found_on, picture, bars = cell.subplots(1, len(widths), width_ratios=widths)
+        for axes in found_on:
+            _draw_picture(axes, prediction)
         picture.imshow(prediction.image, cmap="gray_r", vmin=0, vmax=255)
         picture.set_axis_off()
         truth = "" if prediction.label is None else f", label: {prediction.label}"
@@ -187,3 +198,13 @@ def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
         bars.set_title(said, fontsize=9, color=BLUE)
         bars.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _draw_picture(axes: Axes, prediction: Prediction) -> None:
+    axes.set_axis_off()
+    if prediction.reading is None:
+        return
+    _, picture, (top, left, bottom, right), doubts = prediction.reading
+    axes.imshow(np.broadcast_to(picture, (*picture.shape[:2], 3)))
+    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BLUE))
+    axes.set_title("\n".join(doubts), fontsize=7.5)

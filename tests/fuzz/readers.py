@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from flax_mnist.data.idx import read_idx
-from flax_mnist.data.pictures import read_image
+from flax_mnist.pictures.reading import read_image
 from flax_mnist.store.checkpoint import read_checkpoint
 from flax_mnist.store.metrics import read_metrics
 from flax_mnist.store.record import read_config

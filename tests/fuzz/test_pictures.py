@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from flax_mnist.data.pictures import read_image
+from flax_mnist.pictures.reading import read_image
 from tests.fuzz.examples import answer, mostly, repeatable
 
 FORMS = (

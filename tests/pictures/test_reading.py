@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flax_mnist.data.pictures import read_image
 from flax_mnist.errors import RequestError
+from flax_mnist.pictures.reading import read_image
 from tests.helpers.pictures import ink_box, save
 
 
@@ -70,8 +70,11 @@ def test_exif_rotation_is_undone(tmp_path, digit):
 
 
 def test_proportions_are_kept(tmp_path):
-    for shape, box in (((50, 100), (10, 20)), ((100, 50), (20, 10)), ((2000, 20), (20, 1))):
-        sheet = np.pad(np.full(shape, 255, np.uint8), 30)
+    for hole, box in (((32, 80), (10, 20)), ((80, 32), (20, 10)), ((380, 20), (20, 2))):
+        zero = np.pad(np.zeros(hole, np.uint8), 10, constant_values=255)
+        if box == (20, 2):
+            zero[:] = 255  # a 1
+        sheet = np.pad(zero, 100)
         assert ink_box(read_image(save(tmp_path / "a.png", sheet))) == box
 
 
@@ -152,9 +155,9 @@ def test_28x28_is_taken_as_it_is_whatever_is_said(tmp_path, digit):
 def test_saying_it_helps_where_the_ink_is_fainter_than_what_is_beside_it(tmp_path):
     sheet = np.full((200, 200), 150, np.uint8)
     sheet[50:150, 90:110] = 250  # what was written
-    sheet[20:40, 20:40] = 0  # a hole of the other colour, and the stronger contrast
+    sheet[20:120, 20:50] = 0  # of the other colour, larger, and the stronger contrast
     path = save(tmp_path / "a.png", sheet)
-    assert ink_box(read_image(path)) == (20, 20)
+    assert ink_box(read_image(path)) == (20, 6)
     assert ink_box(read_image(path, "no")) == (20, 4)
 
 

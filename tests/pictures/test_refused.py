@@ -10,9 +10,9 @@ import zlib
 import numpy as np
 import pytest
 
-from flax_mnist.data import pictures as images
-from flax_mnist.data.pictures import read_image
 from flax_mnist.errors import RequestError
+from flax_mnist.pictures import decode
+from flax_mnist.pictures.reading import read_image
 from tests.helpers.odd_files import forbidden, link_to_itself
 from tests.helpers.pictures import ink_box, save
 
@@ -74,7 +74,7 @@ def test_what_is_no_number_is_no_grey(tmp_path):
 def test_the_most_pixels_are_allowed(tmp_path, monkeypatch):
     path = save(tmp_path / "a.png", np.zeros((40, 50), np.uint8))
     for most, says in ((2000, "no digit can be seen"), (1999, "megapixels")):
-        monkeypatch.setattr(images, "MAX_PIXELS", most)
+        monkeypatch.setattr(decode, "MAX_PIXELS", most)
         with pytest.raises(RequestError, match=says):
             read_image(path)
 
