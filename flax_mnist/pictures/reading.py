@@ -138,8 +138,8 @@ def _inverted(
 def _enlarged(
     levels: Float[np.ndarray, "height width channel"],
 ) -> Float[np.ndarray, "new_height new_width channel"]:
-    """A small picture made as large as the others, so that one measure fits all."""
-    scale = LARGE / max(levels.shape[:2])
+    """A small picture made half as large as the largest: its pixels are no steps any more."""
+    scale = LARGE / 2 / max(levels.shape[:2])
     if scale <= 1:
         return levels
     height, width = (max(1, round(scale * side)) for side in levels.shape[:2])

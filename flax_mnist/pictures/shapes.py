@@ -16,6 +16,7 @@ from flax_mnist.pictures.ink import Ink
 SHARES = (0.5, 0.25, 0.12)
 FAINTEST = 8  #: Grey levels of 255; what differs less from its ground is taken for ground.
 SMALLEST = 0.03  #: Of the picture's longer side.
+MOST = 20  #: Shapes that are looked at.
 ANGLES = np.radians(np.arange(0, 90, 5))
 
 
@@ -132,14 +133,18 @@ class Shape:
 
 
 def find_shapes(ink: Ink, level: float) -> list[Shape]:
-    """The pieces that are stronger than a level, in grey levels, but for specks."""
+    """The pieces that are stronger than a level, in grey levels, but for specks.
+
+    Of more than `MOST` the largest: noise has thousands.
+    """
     labels, _ = ndimage.label(ink.strength > level, np.ones((3, 3)))
     smallest = SMALLEST * max(ink.strength.shape)
-    return [
-        Shape(ink, level, where, labels[where] == number)
+    sizes = [
+        (max(side.stop - side.start for side in where), number, where)
         for number, where in enumerate(ndimage.find_objects(labels), start=1)
-        if max(side.stop - side.start for side in where) >= smallest
     ]
+    largest = sorted((piece for piece in sizes if piece[0] >= smallest), reverse=True)[:MOST]
+    return [Shape(ink, level, where, labels[where] == number) for _, number, where in largest]
 
 
 def levels(inks: Sequence[Ink]) -> list[float]:

@@ -27,7 +27,7 @@ Page = np.ndarray  #: Grey levels.
 Ways = dict[str, Callable[[np.ndarray], Page]]
 
 
-@pytest.fixture(params=range(8))
+@pytest.fixture(params=range(3))
 def drawn(request: pytest.FixtureRequest, digits: dict[str, np.ndarray]) -> np.ndarray:
     chosen = like_mnist(digits["test_images"][:600])
     return digits["test_images"][chosen[request.param]]
