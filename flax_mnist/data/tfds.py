@@ -26,6 +26,12 @@ def find_dataset(name: str) -> str | None:
     return str(paths[0].parent) if len(paths) == len(builder.url_infos) else None
 
 
+def is_data_dir(folder: Path) -> bool:
+    """Whether a folder is one that it, or a download of ours, has written into."""
+    signs = ("downloads/*.INFO", "downloads/*/*ubyte.gz*", "*/*/dataset_info.json")
+    return any(True for sign in signs for _ in folder.glob(sign))
+
+
 def make_builder(name: str, data_dir: Path | None) -> Any:
     """The builder of dataset `name` that looks into `data_dir`; None is its own folder.
 
