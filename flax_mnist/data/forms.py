@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from flax_mnist import files
 from flax_mnist.data import idx
@@ -251,7 +251,8 @@ def _require_named(path: Path, name: str, candidates: list[Found]) -> list[Found
     if not fitting:
         other, file = told(candidates[0]), candidates[0].files[0]
         raise RequestError(f"{file}: is of {other}, not {name}. Give --dataset {other}.")
-    return fitting
+    # Names that speak of none are MNIST's own: of another set what says so is preferred.
+    return sorted(fitting, key=lambda found: name != "mnist" and told(found) is None)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -299,17 +300,17 @@ def _damage_named(path: Path, form: str) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read {form} ({reason}).") from error
 
 
-def _array(archive: zipfile.ZipFile, path: Path, name: str) -> np.ndarray[Any, Any]:
+def _array(archive: zipfile.ZipFile, path: Path, name: str) -> Shaped[np.ndarray, "..."]:
     if archive.getinfo(f"{name}.npy").file_size > idx.MAX_BYTES:
         raise DataError(f"{path}: {name} is larger than any such set.")
     with archive.open(f"{name}.npy") as file:
-        array: np.ndarray[Any, Any] = np.lib.format.read_array(file, allow_pickle=False)
+        array: Shaped[np.ndarray, "..."] = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
             raise DataError(f"{path}: {name} holds more than its header promises.")
     return array
 
 
-def _kind(array: np.ndarray[Any, Any]) -> str:
+def _kind(array: Shaped[np.ndarray, "..."]) -> str:
     return f"{array.dtype}[{', '.join(map(str, array.shape))}]"
 
 

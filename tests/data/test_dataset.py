@@ -69,20 +69,20 @@ def test_synthetic_is_the_size_of_mnist():
     ("name", "reason"),
     [
         ("absent", "No such file"),
-        ("file", "Not a directory"),
+        ("file/in it", "Not a directory"),
         ("loop", "symbolic links"),
         ("x" * 300, "name too long"),
         ("~nobody-of-this-name/data", "No such file"),
         ("not mine", "Permission denied"),
     ],
 )
-def test_a_data_dir_must_be_a_folder(tmp_path, name, reason):
+def test_a_data_dir_must_be_there(tmp_path, name, reason):
     (tmp_path / "file").write_text("")
     link_to_itself(tmp_path / "loop")
     (tmp_path / "not mine").mkdir(mode=0)
     folder = name if name.startswith("~") else tmp_path / name
     someone_else = forbidden("file", b"") if name == "not mine" else contextlib.nullcontext()
-    says = f"is no folder to read .*{reason}.*--data-dir"
+    says = f"is no folder or file to read .*{reason}.*--data-dir"
     with someone_else, pytest.raises(RequestError, match=says):
         load_dataset("auto", folder)
 
