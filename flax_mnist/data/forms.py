@@ -270,12 +270,14 @@ def _refuse_pickle(path: Path) -> None:
     """
     if not re.search(r"\.(pkl|pickle)(\.gz)?$", path.name, re.IGNORECASE):
         return
-    opened = "gzip.open" if path.suffix.lower() == ".gz" else "open"
+    content = f"pathlib.Path({str(path)!r}).read_bytes()"
+    if path.suffix.lower() == ".gz":
+        content = f"gzip.decompress({content})"
     raise RequestError(
         f"{path}: is a pickle, whose code would run when it is read. Where you trust it, or where "
         "no harm can come of it, as in a container, Python makes mnist.npz of it, which is read:\n"
-        "import gzip, pickle, numpy as np\n"
-        f'(x, y), (v, w), (s, t) = pickle.load({opened}({str(path)!r}, "rb"), encoding="latin1")\n'
+        "import gzip, pathlib, pickle, numpy as np\n"
+        f'(x, y), (v, w), (s, t) = pickle.loads({content}, encoding="latin1")\n'
         'np.savez("mnist.npz", x_train=np.uint8(np.r_[x, v] * 256).reshape(-1, 28, 28), '
         "y_train=np.r_[y, w], x_test=np.uint8(s * 256).reshape(-1, 28, 28), y_test=t)"
     )
@@ -300,17 +302,17 @@ def _damage_named(path: Path, form: str) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read {form} ({reason}).") from error
 
 
-def _array(archive: zipfile.ZipFile, path: Path, name: str) -> Shaped[np.ndarray, "..."]:
+def _array(archive: zipfile.ZipFile, path: Path, name: str) -> Shaped[np.ndarray, "*shape"]:
     if archive.getinfo(f"{name}.npy").file_size > idx.MAX_BYTES:
         raise DataError(f"{path}: {name} is larger than any such set.")
     with archive.open(f"{name}.npy") as file:
-        array: Shaped[np.ndarray, "..."] = np.lib.format.read_array(file, allow_pickle=False)
+        array: Shaped[np.ndarray, "*shape"] = np.lib.format.read_array(file, allow_pickle=False)
         if file.read(1):
             raise DataError(f"{path}: {name} holds more than its header promises.")
     return array
 
 
-def _kind(array: Shaped[np.ndarray, "..."]) -> str:
+def _kind(array: Shaped[np.ndarray, "*shape"]) -> str:
     return f"{array.dtype}[{', '.join(map(str, array.shape))}]"
 
 
