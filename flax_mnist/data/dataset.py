@@ -126,7 +126,7 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
         require_readable(data_dir)
         if found := forms.find(data_dir, name, _inner_folders(name)):
             return _read(name, found)
-        if not forms.is_empty(data_dir) and not tfds.is_data_dir(data_dir):
+        if not forms.is_empty(data_dir) and not tfds.is_data_dir(data_dir, name):
             has = forms.what_is_in(data_dir)
             raise RequestError(
                 f"{data_dir}: holds {has}, but no form of {name} that is read: {forms.READ}. "

@@ -26,7 +26,7 @@ READ = (
     "Parquet (train-*.parquet and test-*.parquet), and tensorflow-datasets' folder"
 )
 
-SPLITS = tuple(idx.FILES)
+SPLITS = tuple(idx.FILES)  #: What a dataset is made of: train and test.
 _NPZ = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
 _TABLE = r"(?P<set>.*?)(?<![a-z])(?P<split>train|test)"
 _CSV = re.compile(rf"{_TABLE}\.csv", re.IGNORECASE)
@@ -86,7 +86,7 @@ def what_is_in(folder: Path) -> str:
 
 def is_empty(folder: Path) -> bool:
     """Whether a folder has nothing but what is hidden."""
-    return not any(not entry.name.startswith(".") for entry in _entries(folder))
+    return not _entries(folder)
 
 
 def set_of(name: str) -> str | None:
@@ -256,8 +256,9 @@ def _require_named(path: Path, name: str, candidates: list[Found]) -> list[Found
 
 
 def _entries(folder: Path) -> list[Path]:
+    """What is in a folder, but for what is hidden, such as macOS's `._mnist_train.csv`."""
     try:
-        return sorted(folder.iterdir())
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:  # there is none, or one that may not be read: nothing is found in it
         return []
 

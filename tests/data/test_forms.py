@@ -84,6 +84,13 @@ def test_of_two_sets_in_one_form_one_has_to_be_named(folder, digits):
     require_equal(load_dataset("mnist", folder / "b_mnist_test.csv"), digits)
 
 
+def test_what_macos_leaves_beside_a_file_is_no_file(folder, digits):
+    csv()(folder, digits)
+    (folder / "._mnist_train.csv").write_bytes(b"\0\5\x16\7")
+    (folder / ".DS_Store").write_bytes(b"")
+    require_equal(load_dataset("mnist", folder), digits)
+
+
 def test_emnists_table_is_set_upright(folder, digits):
     lying = {
         name: array.transpose(0, 2, 1) if array.ndim == 3 else array

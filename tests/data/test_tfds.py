@@ -78,6 +78,19 @@ def test_downloads_verifies_and_keeps(small_kmnist, tmp_path, digits):
     assert len(small_kmnist.asked) == 5
 
 
+@pytest.mark.parametrize(
+    "sign", ["cifar10/3.0.2/dataset_info.json", "glue/cola/2.0.0/dataset_info.json",
+             "downloads/http_abc.gz.INFO", "downloads/mnist/abc.gz.INFO", ".DS_Store"],
+)  # fmt: skip
+def test_a_folder_of_tensorflow_datasets_is_filled(small_kmnist, tmp_path, digits, sign):
+    file = tmp_path / "named" / sign
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    dataset = load_dataset("kmnist", tmp_path / "named")
+    np.testing.assert_array_equal(dataset.test.images, digits["test_images"])
+    assert dataset.source == str(tmp_path / "named" / "downloads" / "kmnist")
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "downloads", "mnist"])
 def test_a_named_folder_with_something_else_is_not_filled(small_kmnist, tmp_path, name):
     folder = tmp_path / "named"
