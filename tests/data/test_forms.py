@@ -54,6 +54,8 @@ def test_any_file_of_a_form_stands_for_it(folder, digits, form, monkeypatch):
     monkeypatch.chdir(folder)
     for file in files:
         require_equal(load_dataset("mnist", file.relative_to(folder)), digits)
+    monkeypatch.chdir(files[0].parent)
+    require_equal(load_dataset("mnist", files[0].name), digits)
 
 
 def test_the_level_that_torchvision_calls_raw(folder, digits):
