@@ -6,8 +6,10 @@ from pathlib import Path
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 
 
-def read(path: Path) -> bytes:
-    """The content of an ordinary file; a pipe is not waited for.
+def read(path: Path, start: int = 0, most: int | None = None) -> bytes:
+    """The content of an ordinary file, from `start` and of at most so many bytes.
+
+    A pipe is not waited for.
 
     Raises:
         DataError: it is none, or cannot be read.
@@ -16,7 +18,11 @@ def read(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise DataError(f"{path}: is no ordinary file.")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(start)
+            # Memory is taken for what there is, whatever is asked for.
+            left = os.fstat(file.fileno()).st_size - start
+            return file.read() if most is None else file.read(max(0, min(most, left)))
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -15,7 +15,7 @@ class Evaluate:
     dataset: RunDataset = None
     """Images to score on."""
     data_dir: RunDataDir = None
-    """Folder with the images, as for train."""
+    """Folder with the images, or a file of them, as for train."""
     report: OptionalDir = None
     """Folder to write confusion.png, classes.png, calibration.png, mistakes.png (the most confident
     ones) and report.json into."""

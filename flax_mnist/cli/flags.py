@@ -27,8 +27,8 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-DataDir = Annotated[Path | None, by_default("DIR", "tensorflow-datasets' own")]
-RunDataDir = Annotated[Path | None, by_default("DIR", "the run's")]
+DataDir = Annotated[Path | None, by_default("DIR|FILE", "tensorflow-datasets' own")]
+RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's")]
 RunDataset = Annotated[DatasetName | None, by_default(DATASETS, "the run's; for a file, auto")]
 
 

@@ -22,7 +22,7 @@ class Import:
     dataset: DatasetName = "mnist"
     """What they were trained on: what evaluate and predict will look for."""
     data_dir: DataDir = None
-    """Folder with those images, as for train."""
+    """Folder with those images, or a file of them, as for train."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def run(self) -> None:

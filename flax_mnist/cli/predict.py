@@ -42,7 +42,7 @@ class Predict:
     dataset: RunDataset = None
     """Whose test images."""
     data_dir: RunDataDir = None
-    """Folder with the images, as for train."""
+    """Folder with the images, or a file of them, as for train."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE.png")] = None
     """Draw the images beside their charts into this file; the ending decides the format."""
     json: Switch = False

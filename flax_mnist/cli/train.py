@@ -98,7 +98,8 @@ class Train:
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
     data_dir: DataDir = None
-    """Folder with the four IDX files, gzipped or not, or a tensorflow-datasets folder."""
+    """Folder with the images, or a file of them: the four IDX files, mnist.npz, CSV, Parquet, or a
+    tensorflow-datasets folder."""
     run_dir: Annotated[Path | None, by_default("DIR", "runs/<dataset>-<timestamp>")] = None
     """Folder to write to."""
     like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None

@@ -3,17 +3,16 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Int32, UInt8
 
 from flax_mnist.config import DatasetName
-from flax_mnist.data import synthetic, tfds
+from flax_mnist.data import forms, idx, synthetic, tfds
 from flax_mnist.data.download import DownloadError
-from flax_mnist.data.idx import FILES, find_idx_files, read_idx
 from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 
 DIGITS = tuple("0123456789")
@@ -26,12 +25,17 @@ class Known(NamedTuple):
     torchvision_folder: str
     #: Of the `.gz` file: it tells apart the files of the datasets, which all have the same names.
     train_labels_sha256: str
+    #: Of the labels themselves, a byte each, whatever form they are in; None where it is not known.
+    labels_sha256: str | None = None
 
 
 #: The datasets that tensorflow-datasets knows, by its names.
 KNOWN = {
     "mnist": Known(
-        DIGITS, "MNIST", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+        DIGITS,
+        "MNIST",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13",
     ),
     "fashion_mnist": Known(
         (
@@ -64,6 +68,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     train: Split
     test: Split
+    form: str = "arrays"  #: What it was read from: IDX, npz, CSV, Parquet, ...
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -77,18 +82,32 @@ class Dataset(NamedTuple):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the images and of the labels of each split, a byte a pixel and a label.
+
+        They are the same for all forms in which a dataset is kept.
+        """
+        return {
+            f"{split}_{kind}": hashlib.sha256(
+                np.ascontiguousarray(array, np.uint8).data
+            ).hexdigest()
+            for split in forms.SPLITS
+            for kind, array in getattr(self, split)._asdict().items()
+        }
+
 
 def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None) -> Dataset:
     """Finds a dataset on disk, or downloads it.
 
     `auto` is MNIST where it can be had, otherwise `synthetic` with a warning. A folder that is
-    named is meant: with `data_dir`, `auto` is MNIST. That folder has the four IDX files, gzipped or
-    not, as they are or as torchvision lays them out; or it is one of tensorflow-datasets (default:
-    its own, usually `~/tensorflow_datasets`), which takes what has to be downloaded.
+    named is meant: with `data_dir`, `auto` is MNIST. It is a folder with one of the forms that
+    `flax_mnist.data.forms` reads, as they are or as torchvision lays them out, or a file of them;
+    or it is a folder of tensorflow-datasets (default: its own, usually `~/tensorflow_datasets`), or
+    an empty one: into these two is downloaded what they lack, into no other.
 
     Raises:
-        RequestError: `data_dir` is no folder, or holds some of the four files only, or the original
-            files of another dataset.
+        RequestError: `data_dir` is no folder or file, or holds none of the forms, a part of one, or
+            another dataset.
         DataError: a file that was found is damaged.
         DownloadError: the dataset is not on disk and its server cannot be reached.
     """
@@ -104,20 +123,29 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
     name = "mnist" if name == "auto" else name
     if data_dir is not None:
         data_dir = Path(os.path.expanduser(data_dir))
-        require_folder(data_dir)
-        for folder in (data_dir, data_dir / KNOWN[name].torchvision_folder / "raw"):
-            if files := find_idx_files(folder):
-                return _read_idx_files(name, files)
+        require_readable(data_dir)
+        if found := forms.find(data_dir, name, _inner_folders(name)):
+            return _read(name, found)
+        if not forms.is_empty(data_dir) and not tfds.is_data_dir(data_dir, name):
+            has = forms.what_is_in(data_dir)
+            raise RequestError(
+                f"{data_dir}: holds {has}, but no form of {name} that is read: {forms.READ}. "
+                "An empty folder is filled by a download."
+            )
     return _from_tfds(name, data_dir)
 
 
-def require_folder(data_dir: Path) -> None:
-    """Raises RequestError if `data_dir` is no folder, or one that may not be read."""
+def require_readable(data_dir: Path) -> None:
+    """Raises RequestError if `data_dir` is neither a folder nor a file, or may not be read."""
+    path = Path(os.path.expanduser(data_dir))
     try:
-        os.scandir(os.path.expanduser(data_dir)).close()
+        if path.is_file():
+            path.open("rb").close()
+        else:
+            os.scandir(path).close()
     except OSError as error:
         raise RequestError(
-            f"{data_dir}: is no folder to read ({error.strerror}). Look at --data-dir."
+            f"{data_dir}: is no folder or file to read ({error.strerror}). Look at --data-dir."
         ) from error
 
 
@@ -130,49 +158,71 @@ def _synthetic() -> Dataset:
     arrays = synthetic.load()
     train, test = (
         Split(arrays[f"{split}_images"], arrays[f"{split}_labels"].astype(np.int32))
-        for split in FILES
+        for split in forms.SPLITS
     )
-    return Dataset("synthetic", "the built-in generator", DIGITS, train, test)
+    return Dataset("synthetic", "the built-in generator", DIGITS, train, test, "generator")
+
+
+def _inner_folders(name: DatasetName) -> tuple[str, ...]:
+    """Where in a folder a dataset may lie: as torchvision and the Hugging Face Hub have it."""
+    theirs = (KNOWN[name].torchvision_folder, *(("QMNIST", "EMNIST") if name == "mnist" else ()))
+    return ("raw", *(f"{folder}/raw" for folder in theirs), name)
 
 
 def _from_tfds(name: DatasetName, data_dir: Path | None) -> Dataset:
     builder = tfds.make_builder(name, data_dir)
     if not tfds.is_prepared(builder):
-        return _read_idx_files(name, tfds.source_files(builder))
+        paths = tfds.source_files(builder)
+        place = next(iter(paths.values())).parent
+        read = partial(idx.read_idx_files, paths)
+        return _read(name, forms.Found("IDX", place, tuple(paths.values()), read))
     place = Path(builder.data_path)
-    splits = {split: _checked(*tfds.read_prepared(builder, split), place, place) for split in FILES}
-    return Dataset(name, str(place), class_names(name), **splits)
+
+    def read_prepared() -> dict[str, idx.Pair]:
+        return {
+            split: idx.Pair(*tfds.read_prepared(builder, split), str(place), str(place))
+            for split in forms.SPLITS
+        }
+
+    return _read(name, forms.Found("tensorflow-datasets", place, (), read_prepared))
 
 
-def _read_idx_files(name: DatasetName, files: Mapping[str, Path]) -> Dataset:
-    splits = {}
-    for split, (image_name, label_name) in FILES.items():
-        image_file, label_file = files[image_name], files[label_name]
-        images, labels = read_idx(image_file, ndim=3), read_idx(label_file, ndim=1)
-        splits[split] = _checked(images, labels, image_file, label_file)
-    label_file = files[FILES["train"][1]]
-    found = hashlib.sha256(label_file.read_bytes()).hexdigest()
+def _read(name: DatasetName, found: forms.Found) -> Dataset:
+    splits = {split: _checked(pair) for split, pair in found.read().items()}
+    dataset = Dataset(
+        name, str(found.place), class_names(name), splits["train"], splits["test"], found.form
+    )
+    _require_own(dataset, found)
+    return dataset
+
+
+def _require_own(dataset: Dataset, found: forms.Found) -> None:
+    """Raises RequestError if the labels are known to be those of another dataset."""
+    labels = dataset.train.labels.astype(np.uint8)
+    sums = {hashlib.sha256(labels.data).hexdigest()}
+    for path in found.files:
+        if path.suffix == ".gz" and "train-labels" in path.name:
+            sums.add(hashlib.sha256(path.read_bytes()).hexdigest())
     for other, known in KNOWN.items():
-        if found == known.train_labels_sha256 and other != name:
-            raise RequestError(f"{label_file}: is of {other}, not {name}. Give --dataset {other}.")
-    return Dataset(name, str(label_file.parent), class_names(name), **splits)
+        if sums & {known.train_labels_sha256, known.labels_sha256} and other != dataset.name:
+            place = next((str(path) for path in found.files if "label" in path.name), found.place)
+            raise RequestError(
+                f"{place}: is of {other}, not {dataset.name}. Give --dataset {other}."
+            )
 
 
-def _checked(
-    images: UInt8[np.ndarray, "n height width"],
-    labels: Integer[np.ndarray, " m"],
-    image_file: Path,
-    label_file: Path,
-) -> Split:
+def _checked(pair: idx.Pair) -> Split:
     """Raises DataError if a network cannot be trained on them."""
+    images, labels = pair.images, pair.labels
     if images.shape[1:] != (28, 28):
         size = "x".join(map(str, images.shape[1:]))
-        raise DataError(f"{image_file}: its images are {size}, not 28x28.")
-    if len(images) != len(labels):
+        raise DataError(f"{pair.image_place}: its images are {size}, not 28x28.")
+    if not len(images) or len(images) != len(labels):
         counts = f"{len(labels):,} labels for the {len(images):,} images"
-        raise DataError(f"{label_file}: {counts} of {image_file.name}.")
+        raise DataError(f"{pair.label_place}: {counts} of {Path(pair.image_place).name}.")
     wrong = np.flatnonzero((labels < 0) | (labels >= len(DIGITS)))
     if wrong.size:
         where = wrong[0]
-        raise DataError(f"{label_file}: label {labels[where]} at {where}; they must be 0 to 9.")
+        label = f"label {labels[where]} at {where}"
+        raise DataError(f"{pair.label_place}: {label}; they must be 0 to 9.")
     return Split(images, labels.astype(np.int32))

@@ -26,6 +26,17 @@ def find_dataset(name: str) -> str | None:
     return str(paths[0].parent) if len(paths) == len(builder.url_infos) else None
 
 
+def is_data_dir(folder: Path, name: str) -> bool:
+    """Whether a folder is one that it has written into, or a download of `name` of ours."""
+    signs = (
+        *("downloads/*.INFO", "downloads/*/*.INFO"),
+        # Of what is prepared, without a configuration and with one.
+        *("*/*/dataset_info.json", "*/*/*/dataset_info.json"),
+    )
+    is_ours = (folder / "downloads" / name).is_dir()  # empty even, where a download has failed
+    return is_ours or any(True for sign in signs for _ in folder.glob(sign))
+
+
 def make_builder(name: str, data_dir: Path | None) -> Any:
     """The builder of dataset `name` that looks into `data_dir`; None is its own folder.
 

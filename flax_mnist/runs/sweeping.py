@@ -141,7 +141,10 @@ def sweep(
             if best.best:
                 winner, params = best.best
                 source, names = dataset.source, dataset.class_names
-                record = Record(winner, dataset.name, source, data_dir, names, CheckpointPolicy())
+                record = Record(
+                    winner, dataset.name, source, data_dir, names, CheckpointPolicy(),
+                    form=dataset.form, sha256=dataset.digests(),
+                )  # fmt: skip
                 _save_best(path / BEST, record, first, rows, params)
                 figures.save(figures.draw_sweep(rows), path / PICTURE)
     return Swept(path, dataset, outcomes, best)

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from flax_mnist import evaluation
 from flax_mnist.config import Config, DatasetName
-from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_folder
+from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_readable
 from flax_mnist.devices import environment
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.model import MLP, Params, make_model
@@ -121,7 +121,7 @@ def import_weights(
     """
     weights = load_weights(file)
     if data_dir is not None:
-        require_folder(data_dir)
+        require_readable(data_dir)
     config = config_of(weights)
     device = start(config)
     record = Record(config, dataset, f"weights of {file}", data_dir, class_names(dataset))

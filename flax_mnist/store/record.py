@@ -26,6 +26,8 @@ class Record(NamedTuple):
     checkpoints: CheckpointPolicy | None = None  #: None of a run that was imported, not trained.
     #: That shared each batch; only read, from the topology. None where it is not known.
     devices: int | None = None
+    form: str | None = None  #: In which the images were; None where that was not recorded.
+    sha256: Mapping[str, str] | None = None  #: `Dataset.digests` of the images, as `form`.
 
 
 def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> None:
@@ -46,6 +48,8 @@ def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> 
         "dataset": {
             "name": record.dataset,
             "source": record.source,
+            "form": record.form,
+            "sha256": record.sha256,
             "data_dir": str(data_dir) if data_dir else None,
             "class_names": record.class_names,
         },
@@ -109,7 +113,13 @@ def _record(content: Any) -> Record:
         class_names,
         CheckpointPolicy(_typed(kept["every"], str), _typed(kept["keep"], int)) if kept else None,
         _typed(content["topology"]["devices"], int) if "topology" in content else None,
+        _typed(dataset["form"], str) if dataset.get("form") else None,
+        _digests(dataset["sha256"]) if dataset.get("sha256") else None,
     )
+
+
+def _digests(content: Any) -> dict[str, str]:
+    return {name: _typed(digest, str) for name, digest in _typed(content, dict).items()}
 
 
 def _typed(value: Any, kind: type[Kind]) -> Kind:

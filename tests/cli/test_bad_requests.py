@@ -71,7 +71,7 @@ def test_twenty_columns_make_no_more_lines(capsys, monkeypatch):
         ("train --keep 0", "keep is 0; it must be at least 1."),
         ("train --checkpoint-every often", "checkpoint-every is 'often'; it must be a number"),
         ("sweep --seeds 1000000000", "seeds is 1,000,000,000; it must be at most"),
-        ("train --data-dir no/such/folder", "no/such/folder: is no folder to read (No such file"),
+        ("train --data-dir no/such/folder", "no/such/folder: is no folder or file to read (No"),
         ("train --device gpu", "--device gpu: there is none; JAX finds cpu."),
         ("evaluate no.safetensors", "no.safetensors: there is no such file."),
         ("predict no.safetensors", "predict needs picture files, or --index"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import sys
 import tracemalloc
@@ -135,6 +136,19 @@ def test_a_promise_takes_no_memory(tmp_path, name):
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match="holds 1,000"):
+            read_idx(path, ndim=1)
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_a_file_far_larger_than_promised_little_is_read(tmp_path):
+    path = tmp_path / "plain"
+    path.write_bytes(header(1000) + bytes(1000))
+    os.truncate(path, 2**27)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="promises 1,000 bytes of data, it holds more"):
             read_idx(path, ndim=1)
         assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     finally:

@@ -17,7 +17,7 @@ from PIL import Image
 from flax_mnist.data.dataset import KNOWN, load_dataset
 from flax_mnist.data.download import DownloadError
 from flax_mnist.data.tfds import find_dataset
-from flax_mnist.errors import DataError
+from flax_mnist.errors import DataError, RequestError
 from tests.helpers.file_server import FileServer, sends
 
 
@@ -59,24 +59,56 @@ def small_kmnist(
 
 
 def test_downloads_verifies_and_keeps(small_kmnist, tmp_path, digits):
-    place = tmp_path / "downloads" / "kmnist"
-    dataset = load_dataset("kmnist", tmp_path)
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    place = folder / "downloads" / "kmnist"
+    dataset = load_dataset("kmnist", folder)
     assert (dataset.name, dataset.source) == ("kmnist", str(place))
     assert dataset.class_names == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
     np.testing.assert_array_equal(dataset.train.images, digits["train_images"])
     assert len(small_kmnist.asked) == 4
 
-    np.testing.assert_array_equal(load_dataset("kmnist", tmp_path).test.images, dataset.test.images)
+    np.testing.assert_array_equal(load_dataset("kmnist", folder).test.images, dataset.test.images)
     # The folder with the four files can be named as well.
     np.testing.assert_array_equal(load_dataset("kmnist", place).test.labels, dataset.test.labels)
     assert len(small_kmnist.asked) == 4  # without a look at the network
+    # What is lost of it is fetched again into the same folder.
+    (place / "t10k-labels-idx1-ubyte.gz").unlink()
+    np.testing.assert_array_equal(load_dataset("kmnist", folder).test.labels, dataset.test.labels)
+    assert len(small_kmnist.asked) == 5
+
+
+@pytest.mark.parametrize(
+    "sign", ["cifar10/3.0.2/dataset_info.json", "glue/cola/2.0.0/dataset_info.json",
+             "downloads/http_abc.gz.INFO", "downloads/mnist/abc.gz.INFO", ".DS_Store"],
+)  # fmt: skip
+def test_a_folder_of_tensorflow_datasets_is_filled(small_kmnist, tmp_path, digits, sign):
+    file = tmp_path / "named" / sign
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    dataset = load_dataset("kmnist", tmp_path / "named")
+    np.testing.assert_array_equal(dataset.test.images, digits["test_images"])
+    assert dataset.source == str(tmp_path / "named" / "downloads" / "kmnist")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "downloads", "mnist"])
+def test_a_named_folder_with_something_else_is_not_filled(small_kmnist, tmp_path, name):
+    folder = tmp_path / "named"
+    (folder / name).mkdir(parents=True)
+    says = rf"{folder}: holds {name}, but no form of kmnist that is read: the four IDX files, "
+    with pytest.raises(RequestError, match=says):
+        load_dataset("kmnist", folder)
+    assert [path.name for path in folder.rglob("*")] == [name]
+    assert small_kmnist.asked == []
 
 
 def test_a_download_with_a_wrong_sum_is_refused(small_kmnist, tmp_path, monkeypatch):
+    folder = tmp_path / "empty"
+    folder.mkdir()
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     small_kmnist.answers["t10k-images-idx3-ubyte.gz"] = sends(b"something else")
     with pytest.raises(DownloadError, match=r"SHA256 hash .*t10k-images.* does not match"):
-        load_dataset("kmnist", tmp_path)
+        load_dataset("kmnist", folder)
 
 
 @pytest.fixture

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet
 import safetensors.numpy
 import torch
 from PIL import Image
 
+from flax_mnist.data.forms import read_csv, read_npz, read_parquet
 from flax_mnist.data.idx import read_idx
 from flax_mnist.pictures.reading import read_image
 from flax_mnist.store.checkpoint import read_checkpoint
 from flax_mnist.store.metrics import read_metrics
 from flax_mnist.store.record import read_config
 from flax_mnist.store.weights import load_weights
+from tests.helpers import forms
 from tests.helpers.checkpoints import put_together, seal
 
 
@@ -40,6 +43,56 @@ class Reader(NamedTuple):
 def _idx() -> list[bytes]:
     images = np.arange(3 * 28 * 28).astype(np.uint8)
     return [b"\0\0\x08\x03" + np.array([3, 28, 28], ">u4").tobytes() + images.tobytes()]
+
+
+def _few() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 28, 28), np.uint8)
+    labels = np.array([7, 0, 9], np.uint8)
+    return {f"{split}_images": images for split in ("train", "test")} | {
+        f"{split}_labels": labels for split in ("train", "test")
+    }
+
+
+def _npz() -> list[bytes]:
+    file, few = io.BytesIO(), _few()
+    np.savez_compressed(
+        file,
+        x_train=few["train_images"],
+        y_train=few["train_labels"],
+        x_test=few["test_images"],
+        y_test=few["test_labels"],
+    )
+    return [file.getvalue()]
+
+
+def _npy() -> list[bytes]:
+    with zipfile.ZipFile(io.BytesIO(_npz()[0])) as archive:
+        return [archive.read("x_train.npy")]
+
+
+def _with_npy(content: bytes) -> bytes:
+    """The `mnist.npz` with other training images in it."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(_npz()[0])) as old, zipfile.ZipFile(file, "w") as new:
+        for info in old.infolist():
+            is_images = info.filename == "x_train.npy"
+            new.writestr(info, content if is_images else old.read(info))
+    return file.getvalue()
+
+
+def _csv() -> list[bytes]:
+    few = _few()
+    rows = zip(few["train_labels"], few["train_images"].reshape(3, -1), strict=True)
+    table = "".join(",".join(map(str, [label, *pixels])) + "\n" for label, pixels in rows)
+    header = ",".join(["label", *map(str, range(784))]) + "\n"
+    return [table.encode(), (header + table).encode()]
+
+
+def _parquet() -> list[bytes]:
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(forms.table(_few(), "train"), file)
+    return [file.getvalue()]
 
 
 def _pictures() -> list[bytes]:
@@ -152,6 +205,15 @@ READERS = {
         lambda path: read_idx(path, ndim=3),
         lambda: [gzip.compress(content, mtime=0) for content in _idx()],
     ),
+    "qmnist": Reader(
+        "qmnist-test-labels-idx2-int",
+        lambda path: read_idx(path, ndim=2, dtype="int32"),
+        lambda: [b"\0\0\x0c\x02" + np.array([3, 8], ">u4").tobytes() + bytes(96)],
+    ),
+    "npz": Reader("mnist.npz", read_npz, _npz),
+    "npy in npz": Reader("mnist.npz", read_npz, _npy, _with_npy),
+    "csv": Reader("mnist_train.csv", read_csv, _csv),
+    "parquet": Reader("train.parquet", read_parquet, _parquet),
     "picture": Reader("picture", read_image, _pictures, _with_right_sums),
     "safetensors": Reader(
         "weights.safetensors", load_weights, lambda: [safetensors.numpy.save(_state_dict())]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import signal
 
 import jax
@@ -18,8 +20,10 @@ from flax_mnist.runs.observers import Observer
 from flax_mnist.runs.training import train
 from flax_mnist.store import checkpoint, run_folder
 from flax_mnist.store.metrics import read_metrics
+from flax_mnist.store.record import read_config
 from flax_mnist.store.weights import to_torch_state_dict
 from flax_mnist.train import make_optimizer
+from tests.helpers.forms import FORMS, npz
 
 CONFIG = Config(epochs=2, learning_rate=0.05, momentum=0.9, hidden_sizes=(16,))
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -139,3 +143,31 @@ def test_whoever_asks_for_patience_can_stop_it_and_nothing_is_lost(dataset, tmp_
         jax.tree.leaves(on.params), jax.tree.leaves(straight.params), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_every_form_of_the_images_trains_the_same_bytes(tmp_path, data, digits):
+    config = Config(epochs=1, hidden_sizes=(8,))
+    train(config, "mnist", tmp_path / "run", data_dir=data)
+    expected = (tmp_path / "run" / run_folder.WEIGHTS).read_bytes()
+    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in digits.items()}
+    for number, (write, called) in enumerate(FORMS.values()):
+        folder, run = tmp_path / f"data {number}", tmp_path / f"run {number}"
+        folder.mkdir()
+        write(folder, digits)
+        train(config, "mnist", run, data_dir=folder)
+        assert (run / run_folder.WEIGHTS).read_bytes() == expected
+        record = read_config(run)
+        assert (record.form, record.sha256) == (called, sums)
+
+
+def test_a_run_goes_on_with_its_images_in_another_form_and_with_no_others(tmp_path, data, digits):
+    config = Config(epochs=1, hidden_sizes=(8,))
+    train(config, "mnist", tmp_path / "run", data_dir=data)
+    more = dataclasses.replace(config, epochs=2)
+    npz(tmp_path, digits)
+    arguments = {"data_dir": tmp_path / "mnist.npz", "resume": True}
+    train(more, run_dir=tmp_path / "run", **arguments)
+    assert read_config(tmp_path / "run").form == "npz"
+    npz(tmp_path, digits, y_train=digits["train_labels"][::-1])
+    with pytest.raises(FlaxMnistError, match="images"):
+        train(dataclasses.replace(config, epochs=3), run_dir=tmp_path / "run", **arguments)

@@ -24,6 +24,8 @@ RECORD = Record(
     Path("/data/kmnist"),
     DIGITS,
     CheckpointPolicy("100steps", 2),
+    form="CSV",
+    sha256={"train_images": "0" * 64},
 )
 
 
@@ -32,6 +34,14 @@ def test_what_is_written_is_read(tmp_path):
     assert read_config(tmp_path) == RECORD._replace(devices=2)
     assert read_config(tmp_path / "config.json") == RECORD._replace(devices=2)
     assert read_environment(tmp_path) == ENVIRONMENT["environment"]
+
+
+def test_a_record_of_before_says_nothing_of_the_form(tmp_path):
+    write_config(tmp_path, RECORD, ENVIRONMENT)
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["dataset"]["form"], content["dataset"]["sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert read_config(tmp_path) == RECORD._replace(devices=2, form=None, sha256=None)
 
 
 def test_a_relative_folder_of_images_is_found_from_anywhere(tmp_path, monkeypatch):
