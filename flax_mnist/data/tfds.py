@@ -7,6 +7,7 @@ here imports it before it is needed.
 import base64
 import contextlib
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,17 @@ def make_builder(name: str, data_dir: Path | None) -> Any:
     """
     import tensorflow_datasets
 
+    # For each builder it makes a folder that it leaves behind.
+    kept, left = tempfile.tempdir, tempfile.TemporaryDirectory(prefix="flax-mnist-")
     try:
-        return tensorflow_datasets.builder(name, data_dir=data_dir)
+        with left as tempfile.tempdir:
+            return tensorflow_datasets.builder(name, data_dir=data_dir)
     except Exception as error:  # whatever it meets in what was prepared earlier
         place = data_dir or "tensorflow-datasets' folder"
         reason = str(error).splitlines()[0]
         raise DataError(f"{place}: what it has of {name} cannot be read ({reason}).") from error
+    finally:
+        tempfile.tempdir = kept
 
 
 def is_prepared(builder: Any) -> bool:

@@ -68,9 +68,11 @@ def _join(peers: Peers) -> None:
         f"not all processes came to {where} within {patience} s. Each needs the same --coordinator "
         "and --num-processes and a --process-id of its own."
     )
-    if peers.coordinator and peers.process_id == 0:
-        _require_can_listen(peers.coordinator)
-    with watch(patience, missing):
+    # By itself process 0 listens on all interfaces. Behind NAT its own address is another one.
+    listens = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or peers.coordinator
+    if listens and peers.coordinator and peers.process_id == 0:
+        _require_can_listen(listens)
+    with watch(patience, missing), _no_proxy():
         try:
             jax.distributed.initialize(
                 peers.coordinator,
@@ -80,8 +82,9 @@ def _join(peers: Peers) -> None:
                 # A beat is half of it: a process is missed between one half and the whole.
                 heartbeat_timeout_seconds=patience + MARGIN,
                 shutdown_timeout_seconds=patience + MARGIN,
-                # By itself it listens on all interfaces.
-                coordinator_bind_address=peers.coordinator,
+                coordinator_bind_address=listens,
+                # A cluster that is not asked shall not say either which devices are this one's.
+                cluster_detection_method="deactivate" if peers.coordinator else None,
             )
         except ValueError as error:
             raise RequestError(
@@ -91,6 +94,17 @@ def _join(peers: Peers) -> None:
         except RuntimeError as error:
             raise RequestError(f"--coordinator {where}: cannot listen there ({error}).") from error
     _timeout = peers.timeout
+
+
+@contextlib.contextmanager
+def _no_proxy() -> Iterator[None]:
+    """Within, gRPC goes straight to the coordinator: a proxy for the Web leads to no process."""
+    names = ("http_proxy", "https_proxy")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _require_can_listen(address: str) -> None:
