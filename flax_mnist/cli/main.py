@@ -35,15 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(argv)
     terminal.prepare_streams()
-    # A notebook sets it for its commands too. matplotlib cannot be imported where it names what is
-    # not installed; it is about windows, and none is opened.
-    os.environ.pop("MPLBACKEND", None)
+    _clear_environment()
     # It would tell of its caches.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     code = _run(sys.argv[1:])
     # An ending process would look for garbage among all that it imported, for half a second.
     gc.freeze()
     return code
+
+
+def _clear_environment() -> None:
+    """Unsets variables with which libraries would fail, or make folders where nobody wants them."""
+    # A notebook sets it for its commands too. matplotlib cannot be imported where it names what is
+    # not installed; it is about windows, and none is opened.
+    os.environ.pop("MPLBACKEND", None)
+    # Each of them would take it for a place in the current folder. Without it they ask the system.
+    if not os.path.isabs(os.environ.get("HOME", os.sep)):
+        del os.environ["HOME"]
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -83,6 +83,11 @@ def source_files(builder: Any) -> dict[str, Path]:
         DownloadError: one is not on disk and cannot be had.
     """
     folder, sources = _downloads(builder), _sources(builder)
+    if folder.parts[0] == "~":
+        raise download.DownloadError(
+            f"{builder.name} is not on disk, and there is no home folder to download it into. "
+            "Set TFDS_DATA_DIR, or give --data-dir."
+        )
     if missing := [source for source, path in sources if not path]:
         download.fetch(builder.name, missing, folder)
     found = {source.file_name: path or folder / source.file_name for source, path in sources}
