@@ -69,9 +69,11 @@ def _join(peers: Peers) -> None:
         "and --num-processes and a --process-id of its own."
     )
     # By itself process 0 listens on all interfaces. Behind NAT its own address is another one.
-    listens = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or peers.coordinator
+    elsewhere = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
+    listens = elsewhere or peers.coordinator
     if listens and peers.coordinator and peers.process_id == 0:
-        _require_can_listen(listens)
+        what = "JAX_COORDINATOR_BIND_ADDRESS" if elsewhere else "--coordinator"
+        _require_can_listen(what, listens)
     with watch(patience, missing), _no_proxy():
         try:
             jax.distributed.initialize(
@@ -107,7 +109,7 @@ def _no_proxy() -> Iterator[None]:
         os.environ.update(before)
 
 
-def _require_can_listen(address: str) -> None:
+def _require_can_listen(what: str, address: str) -> None:
     """Tries it: where gRPC cannot, it ends the process with a segmentation fault."""
     host, _, port = address.rpartition(":")
     try:
@@ -116,9 +118,9 @@ def _require_can_listen(address: str) -> None:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(place)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"--coordinator {address}: cannot listen there ({reason}).") from error
+        raise RequestError(f"{what} {address}: cannot listen there ({reason}).") from error
 
 
 def is_first() -> bool:

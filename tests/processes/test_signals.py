@@ -1,7 +1,8 @@
-"""Who listens to SIGINT and SIGTERM, and what they do outside a training's good order."""
+"""Who listens to SIGINT, SIGTERM and SIGHUP, and what they do outside a training's good order."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import COMMAND, ask, environment
+from tests.helpers.platforms import POSIX
+from tests.helpers.runs import train
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
@@ -63,3 +66,49 @@ def test_a_second_signal_ends_it_at_once():
     )
     assert (done.returncode, done.stdout) == (143, "2\n")
     assert "terminated" in done.stderr
+
+
+@POSIX
+def test_a_signal_that_is_ignored_at_the_start_stays_so():
+    """As `nohup` starts a command, and a shell's script one in the background."""
+    script = (
+        "import signal\n"
+        "from flax_mnist.runs import signals\n"
+        "signals.watch()\n"
+        "for number in (signal.SIGHUP, signal.SIGINT): signal.raise_signal(number)\n"
+        "print('still here', flush=True)\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "signal.pause()\n"
+    )
+    shell = 'trap "" HUP INT; exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, script],
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (143, "still here\n")
+
+
+@POSIX
+def test_a_run_whose_terminal_is_gone_keeps_what_it_has(data, tmp_path):
+    """The session of ssh has dropped: whatever is printed from then on fails."""
+    import fcntl
+    import pty
+    import termios
+
+    def own_the_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    outside, inside = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, *train(data, tmp_path / "run", epochs=1_000_000, checkpoint_every=0)],
+        stdin=inside, stdout=inside, stderr=inside, env=environment(),
+        preexec_fn=own_the_terminal,  # noqa: PLW1509
+    )  # fmt: skip
+    os.close(inside)
+    seen = b""
+    while b"Epoch 2/" not in seen:
+        seen += os.read(outside, 4096)
+    os.close(outside)
+    assert process.wait(60) == 129
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))) == 1
