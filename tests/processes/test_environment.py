@@ -103,10 +103,11 @@ def test_nobody_has_no_home(nobody, data, tmp_path, tmp_path_factory, home, expe
             folder.chmod(0o755)
     tmp_path.chmod(0o777)
     arguments = runs.train(data, tmp_path / "run", epochs=1, quiet=True)
+    at_home = {} if home is None else {"HOME": home}
     for command in (arguments, ["doctor"], ["train", "--dataset", "mnist", "--dry-run"]):
         bare = {"PATH": os.environ["PATH"], "JAX_PLATFORMS": "cpu", "PYTHONPATH": python_path()}
         done = subprocess.run(
-            [*nobody, *COMMAND, *command], cwd=tmp_path, env=bare | ({} if home is None else {"HOME": home}),
+            [*nobody, *COMMAND, *command], cwd=tmp_path, env=bare | at_home,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         is_lacking = "--dry-run" in command

@@ -91,24 +91,22 @@ def test_a_signal_that_is_ignored_at_the_start_stays_so():
 @POSIX
 def test_a_run_whose_terminal_is_gone_keeps_what_it_has(data, tmp_path):
     """The session of ssh has dropped: whatever is printed from then on fails."""
-    import fcntl
     import pty
-    import termios
-
-    def own_the_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     outside, inside = pty.openpty()
+    # The first process of a session owns the terminal that it opens.
+    opens = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(inside)]
     process = subprocess.Popen(
-        [*COMMAND, *train(data, tmp_path / "run", epochs=1_000_000, checkpoint_every=0)],
-        stdin=inside, stdout=inside, stderr=inside, env=environment(),
-        preexec_fn=own_the_terminal,  # noqa: PLW1509
+        [*opens, *COMMAND, *train(data, tmp_path / "run", epochs=1_000_000, checkpoint_every=0)],
+        env=environment(), start_new_session=True,
     )  # fmt: skip
     os.close(inside)
     seen = b""
     while b"Epoch 2/" not in seen:
         seen += os.read(outside, 4096)
     os.close(outside)
-    assert process.wait(60) == 129
+    try:
+        assert process.wait(60) == 129
+    finally:
+        process.kill()
     assert len(list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))) == 1

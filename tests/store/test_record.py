@@ -89,12 +89,12 @@ def test_reading_what_is_kept_imports_no_library_of_arrays(tmp_path):
 def test_what_a_newer_version_wrote_is_not_called_damaged(tmp_path, part, value, says):
     own = {"environment": {"versions": {"flax-mnist": __version__}}}
     newer = {"environment": {"versions": {"flax-mnist": "99.10.0"}}}
-    for environment in (newer, own):
-        write_config(tmp_path, RECORD, environment)
+    for written_by in (newer, own):
+        write_config(tmp_path, RECORD, written_by)
         content = json.loads((tmp_path / "config.json").read_text())
         content[part] |= value
         (tmp_path / "config.json").write_text(json.dumps(content))
-        is_known_by_version = environment is newer or "unknown" in says
+        is_known_by_version = written_by is newer or "unknown" in says
         wanted = f"a newer flax-mnist wrote it ({says}" if is_known_by_version else "damaged"
         with pytest.raises(DataError, match=re.escape(f"config.json: {wanted}")):
             read_config(tmp_path)
