@@ -100,10 +100,10 @@ def test_a_run_whose_terminal_is_gone_keeps_what_it_has(data, tmp_path):
         [*opens, *COMMAND, *train(data, tmp_path / "run", epochs=1_000_000, checkpoint_every=0)],
         env=environment(), start_new_session=True,
     )  # fmt: skip
-    os.close(inside)
     seen = b""
     while b"Epoch 2/" not in seen:
         seen += os.read(outside, 4096)
+    os.close(inside)  # not before the shell has opened it
     os.close(outside)
     try:
         assert process.wait(60) == 129
