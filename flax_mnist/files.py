@@ -1,5 +1,6 @@
 """Reading and writing files, and where the program keeps what it can make again."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -50,8 +51,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def cache_dir() -> Path:
-    """The user's cache folder for this program; it may not exist yet."""
+def cache_dir() -> Path | None:
+    """The user's cache folder for this program; it may not exist yet.
+
+    None where no home is known: in a container, a user may have none.
+    """
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("flax-mnist"))
+    with contextlib.suppress(RuntimeError):
+        folder = Path(platformdirs.user_cache_dir("flax-mnist"))
+        # Versions of platformdirs before 4.11 take a HOME that is not absolute for one.
+        if folder.is_absolute():
+            return folder
+    return None

@@ -7,6 +7,7 @@ import functools
 import math
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,8 +53,12 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 def init_state(config: Config) -> State:
     """The state before the first step; the same for the same config."""
-    key = jax.random.key(config.seed)
-    state: State = _init(key, model=make_model(config), optimizer=make_optimizer(config))
+    # `jax.random.key` and what is drawn from it follow several of JAX's settings, and Flax's one:
+    # the same config shall give the same bits whatever the environment says.
+    words = jnp.asarray(np.array([0, config.seed], np.uint32))
+    key = jax.random.wrap_key_data(words, impl="threefry2x32")
+    with jax.threefry_partitionable(True), flax.config.temp_flip_flag("fix_rng_separator", False):
+        state: State = _init(key, model=make_model(config), optimizer=make_optimizer(config))
     return state
 
 

@@ -46,4 +46,4 @@ def _diagnose() -> Iterator[tuple[str, str]]:
     for name in KNOWN:
         yield name, find_dataset(name) or "not on disk: downloaded at first use, or give --data-dir"
     yield "synthetic", "always there"
-    yield "cache", str(cache_dir())
+    yield "cache", str(cache_dir() or "none: no home folder is known. Set HOME or XDG_CACHE_HOME")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
 def by_default(metavar: str, default: str) -> Any:
     """A flag whose help says in words what it is by default: the field itself is None then."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+PATHS = tyro.constructors.ConstructorRegistry()  #: How words become paths.
+
+
+@PATHS.primitive_rule
+def _path(
+    type_info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    if type_info.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        # No shell does it behind a `=`. A home that nobody has is a name.
+        instance_from_str=lambda words: Path(os.path.expanduser(words[0])),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
 
 
 LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become flags.

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from flax_mnist import __version__
 from flax_mnist.cli.doctor import Doctor
 from flax_mnist.cli.evaluate import Evaluate
 from flax_mnist.cli.export import Export
-from flax_mnist.cli.flags import LOOK
+from flax_mnist.cli.flags import LOOK, PATHS
 from flax_mnist.cli.import_ import Import
 from flax_mnist.cli.inspect import Inspect
 from flax_mnist.cli.plot import Plot
@@ -34,12 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(argv)
     terminal.prepare_streams()
+    _clear_environment()
     # It would tell of its caches.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     code = _run(sys.argv[1:])
     # An ending process would look for garbage among all that it imported, for half a second.
     gc.freeze()
     return code
+
+
+def _clear_environment() -> None:
+    """Unsets variables with which libraries would fail, or make folders where nobody wants them."""
+    # A notebook sets it for its commands too. matplotlib cannot be imported where it names what is
+    # not installed; it is about windows, and none is opened.
+    os.environ.pop("MPLBACKEND", None)
+    # Each of them would take it for a place in the current folder. Without it they ask the system.
+    if not os.path.isabs(os.environ.get("HOME", os.sep)):
+        del os.environ["HOME"]
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -68,7 +80,7 @@ def parse(argv: Sequence[str]) -> Command:
     """
     what = "The PyTorch MNIST tutorial in JAX. --version prints the version."
     command: Command = tyro.cli(
-        Command, prog="flax-mnist", description=what, args=argv, config=LOOK
+        Command, prog="flax-mnist", description=what, args=argv, config=LOOK, registry=PATHS
     )
     return command
 
@@ -86,7 +98,19 @@ def _explain(error: Exception) -> int:
         reason = f"{where}{error.strerror or error}"
     elif isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in reason:
         reason = "out of memory. Try smaller --hidden-sizes or a smaller --batch-size."
+    elif isinstance(error, ValueError) and (refusal := _refused_variable()):
+        code, reason = 2, refusal
     else:
         raise error
     terminal.complain(f"flax-mnist: {reason}")
     return code
+
+
+def _refused_variable() -> str | None:
+    """Why JAX or Flax, which read their variables when they are imported, cannot be."""
+    try:
+        import flax  # noqa: F401
+    except ValueError as error:
+        given = sorted(name for name in os.environ if name.startswith(("JAX_", "FLAX_")))
+        return f"{', '.join(given)}: a value in the environment is refused: {error}."
+    return None

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -58,7 +57,6 @@ class Run(NamedTuple):
 
 def _read(folder: Path) -> tuple[list[Run], dict[Path, str]]:
     """The runs by time, and of each damaged one what is wrong with it."""
-    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         raise RequestError(f"{folder}: there is no such folder.")
     runs, damages = [], {}

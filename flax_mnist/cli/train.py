@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import LOOK, DataDir, Devices, Machine, OptionalDir, Switch, by_default
+from flax_mnist.cli.flags import (
+    LOOK,
+    PATHS,
+    DataDir,
+    Devices,
+    Machine,
+    OptionalDir,
+    Switch,
+    by_default,
+)
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal, text
@@ -187,7 +196,7 @@ class Train:
 def parse(argv: Sequence[str], default: Train) -> Train:
     """The command of a command line, with other defaults than usual."""
     name = "flax-mnist train"
-    return tyro.cli(Train, prog=name, default=default, args=argv[1:], config=LOOK)
+    return tyro.cli(Train, prog=name, default=default, args=argv[1:], config=LOOK, registry=PATHS)
 
 
 def flags_of(record: Record, num_devices: int | None) -> Train:

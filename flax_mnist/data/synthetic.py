@@ -82,14 +82,18 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 def load(folder: Path | None = None) -> Arrays:
     """Return `generate()`, from the file that an earlier call left in `folder` if it can.
 
-    Shapes and dtypes are those of `generate`; `folder` is the user's cache folder unless given. A
+    Shapes and dtypes are those of `generate`; `folder` is the user's cache folder unless given; a
+    user without one waits for the drawing each time. A
     cached file whose `digest` is not `SHA256` is replaced with a warning; a folder that cannot be
     written only costs the caching. Raises FlaxMnistError where this machine draws other bytes than
     `SHA256` promises.
     """
+    folder = folder or cache_dir()
+    if folder is None:
+        return _checked(generate())
+    # The digest in the name keeps apart what different versions of this module draw.
+    path = folder / f"synthetic-{SHA256[:16]}.safetensors"
     try:
-        # The digest in the name keeps apart what different versions of this module draw.
-        path = (folder or cache_dir()) / f"synthetic-{SHA256[:16]}.safetensors"
         return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         pass

@@ -7,6 +7,7 @@ here imports it before it is needed.
 import base64
 import contextlib
 import hashlib
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,17 @@ def make_builder(name: str, data_dir: Path | None) -> Any:
     """
     import tensorflow_datasets
 
+    # For each builder it makes a folder that it leaves behind.
+    kept, left = tempfile.tempdir, tempfile.TemporaryDirectory(prefix="flax-mnist-")
     try:
-        return tensorflow_datasets.builder(name, data_dir=data_dir)
+        with left as tempfile.tempdir:
+            return tensorflow_datasets.builder(name, data_dir=data_dir)
     except Exception as error:  # whatever it meets in what was prepared earlier
         place = data_dir or "tensorflow-datasets' folder"
         reason = str(error).splitlines()[0]
         raise DataError(f"{place}: what it has of {name} cannot be read ({reason}).") from error
+    finally:
+        tempfile.tempdir = kept
 
 
 def is_prepared(builder: Any) -> bool:
@@ -88,6 +94,11 @@ def source_files(builder: Any) -> dict[str, Path]:
         DownloadError: one is not on disk and cannot be had.
     """
     folder, sources = _downloads(builder), _sources(builder)
+    if folder.parts[0] == "~":
+        raise download.DownloadError(
+            f"{builder.name} is not on disk, and there is no home folder to download it into. "
+            "Set TFDS_DATA_DIR, or give --data-dir."
+        )
     if missing := [source for source, path in sources if not path]:
         download.fetch(builder.name, missing, folder)
     found = {source.file_name: path or folder / source.file_name for source, path in sources}

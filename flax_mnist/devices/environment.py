@@ -15,6 +15,8 @@ from flax_mnist.config import Config
 from flax_mnist.devices.runtime import compiler_options
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+# The beginnings of the variables that JAX, Flax and XLA may read.
+_READ = ("FLAX_", "JAX_", "NVIDIA_TF32_", "XLA_")
 
 
 def describe(device: jax.Device, config: Config, mesh: Mesh | None = None) -> dict[str, Any]:
@@ -29,6 +31,9 @@ def describe(device: jax.Device, config: Config, mesh: Mesh | None = None) -> di
             "platform": platform.platform(),
             "device": f"{device.platform}: {device.device_kind}",
             "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+            "variables": {
+                name: value for name, value in sorted(os.environ.items()) if name.startswith(_READ)
+            },
             "compiler_options": compiler_options(config.deterministic),
             "versions": {"flax-mnist": __version__} | {name: version(name) for name in PACKAGES},
             "command": sys.argv[1:],

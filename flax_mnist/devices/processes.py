@@ -68,9 +68,13 @@ def _join(peers: Peers) -> None:
         f"not all processes came to {where} within {patience} s. Each needs the same --coordinator "
         "and --num-processes and a --process-id of its own."
     )
-    if peers.coordinator and peers.process_id == 0:
-        _require_can_listen(peers.coordinator)
-    with watch(patience, missing):
+    # By itself process 0 listens on all interfaces. Behind NAT its own address is another one.
+    elsewhere = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
+    listens = elsewhere or peers.coordinator
+    if listens and peers.coordinator and peers.process_id == 0:
+        what = "JAX_COORDINATOR_BIND_ADDRESS" if elsewhere else "--coordinator"
+        _require_can_listen(what, listens)
+    with watch(patience, missing), _no_proxy():
         try:
             jax.distributed.initialize(
                 peers.coordinator,
@@ -80,8 +84,9 @@ def _join(peers: Peers) -> None:
                 # A beat is half of it: a process is missed between one half and the whole.
                 heartbeat_timeout_seconds=patience + MARGIN,
                 shutdown_timeout_seconds=patience + MARGIN,
-                # By itself it listens on all interfaces.
-                coordinator_bind_address=peers.coordinator,
+                coordinator_bind_address=listens,
+                # A cluster that is not asked shall not say either which devices are this one's.
+                cluster_detection_method="deactivate" if peers.coordinator else None,
             )
         except ValueError as error:
             raise RequestError(
@@ -93,7 +98,18 @@ def _join(peers: Peers) -> None:
     _timeout = peers.timeout
 
 
-def _require_can_listen(address: str) -> None:
+@contextlib.contextmanager
+def _no_proxy() -> Iterator[None]:
+    """Within, gRPC goes straight to the coordinator: a proxy for the Web leads to no process."""
+    names = ("http_proxy", "https_proxy")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
+
+
+def _require_can_listen(what: str, address: str) -> None:
     """Tries it: where gRPC cannot, it ends the process with a segmentation fault."""
     host, _, port = address.rpartition(":")
     try:
@@ -102,9 +118,9 @@ def _require_can_listen(address: str) -> None:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(place)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"--coordinator {address}: cannot listen there ({reason}).") from error
+        raise RequestError(f"{what} {address}: cannot listen there ({reason}).") from error
 
 
 def is_first() -> bool:

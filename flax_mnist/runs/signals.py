@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first ends a training in good order, anything else ends at once."""
+"""SIGINT, SIGTERM, SIGHUP: the first ends a training in good order, any other ends at once."""
 
 import contextlib
 import os
@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 from flax_mnist.errors import last_words
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    _WORDS[signal.SIGHUP] = "hung up"
 _received: int | None = None
 _patient = False  # Whether someone will look at `_received` soon.
 
@@ -20,13 +22,15 @@ def watch() -> None:
 
     A thread hears of it by a socket, since a handler runs only when the main thread comes back to
     Python, which may take as long as a compilation. An exception could be swallowed, by a garbage
-    collector's callback for one.
+    collector's callback for one. A signal that is ignored already stays so.
     """
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)
     signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
     for signum in _WORDS:
-        signal.signal(signum, lambda *_: None)
+        # `nohup`, or a shell that starts a job in the background, wants it to be of no effect.
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, lambda *_: None)
     threading.Thread(target=_listen, args=(ear, mouth), daemon=True).start()
 
 

@@ -1,12 +1,15 @@
 """What a run was: its `config.json`."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
+from flax_mnist import __version__
 from flax_mnist.config import CLASSES, CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import DataError, RequestError
 from flax_mnist.files import read, write_atomically
@@ -89,13 +92,34 @@ def parse_config(text: str, path: Path) -> Record:
     """What the content of `config.json` says of the run at `path`.
 
     Raises:
-        DataError: it is damaged.
+        DataError: it is damaged, or a newer version of this program wrote it.
     """
+    file, content = path / CONFIG if path.is_dir() else path, None
     try:
-        return _record(json.loads(text))
+        content = json.loads(text)
+        return _record(content)
     except (ValueError, KeyError, TypeError, RecursionError, RequestError) as error:
-        file = path / CONFIG if path.is_dir() else path
+        if reason := _newer(content):
+            raise DataError(f"{file}: a newer flax-mnist wrote it ({reason}). Upgrade.") from error
         raise DataError(f"{file}: damaged ({error!r}).") from error
+
+
+def _newer(content: Any) -> str | None:
+    """By what the content of a `config.json` shows that a newer version wrote it."""
+    with contextlib.suppress(AttributeError, KeyError, TypeError):
+        unknown = content["config"].keys() - {field.name for field in dataclasses.fields(Config)}
+        if unknown:
+            return f"its setting {min(unknown)!r:.40} is unknown here"
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        written = content["environment"]["versions"]["flax-mnist"]
+        if _numbers(written) > _numbers(__version__):
+            return f"{written:.40}; this is {__version__}"
+    return None
+
+
+def _numbers(version: str) -> list[int]:
+    """The numbers in a version, by which it is older or newer."""
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def _record(content: Any) -> Record:

@@ -1,17 +1,22 @@
 """The folder of a run: `config.json`, `metrics.jsonl`, `weights.safetensors`."""
 
 import contextlib
+import errno
 import os
 import time
+import warnings
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from flax_mnist.errors import FlaxMnistError, RequestError
+from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
 CURVES, LOCK = "loss.png", "lock"
 #: What stands in a folder where something has been trained.
 OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", "sweep.jsonl")
+# What a file system says that knows no locks: some of NFS's, and some in a user's own programs.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Path:
@@ -60,6 +65,8 @@ def taken(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Iter
 
     The operating system frees the lock when the process dies, however it dies.
 
+    A file system that knows no locks keeps nobody out: it is gone on, with a warning.
+
     Raises:
         RequestError: another process does; or see `create`.
         FlaxMnistError: the folder cannot be made, or not be written to.
@@ -68,11 +75,23 @@ def taken(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Iter
 
     path = create(run_dir, dataset_name, resume)
     try:
-        held = filelock.FileLock(path / LOCK).acquire(blocking=False)
+        held: AbstractContextManager[object] = filelock.FileLock(path / LOCK).acquire(
+            blocking=False
+        )
     except filelock.Timeout as error:
-        raise RequestError(f"{path}: another process is training there.") from error
+        raise RequestError(
+            f"{path}: another process is training there. Where that was on a machine that has "
+            f"died since, remove {path / LOCK}."
+        ) from error
     except OSError as error:
-        raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
+        if error.errno not in _NO_LOCKS:
+            raise FlaxMnistError(f"{path}: cannot be written to ({error.strerror}).") from error
+        held = contextlib.nullcontext()
+        warnings.warn(
+            f"{path}: its file system has no locks ({error.strerror}). Train there once at a time.",
+            FlaxMnistWarning,
+            stacklevel=2,
+        )
     with held:
         if not resume:
             require_no_run(path)  # now that nobody else can make one

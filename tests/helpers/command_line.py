@@ -13,6 +13,7 @@ import jax
 import pytest
 
 from flax_mnist.cli.main import main
+from flax_mnist.devices import runtime
 
 COMMAND = [sys.executable, "-m", "flax_mnist"]
 
@@ -22,13 +23,6 @@ OFFLINE = {
     "no_proxy": "",
 }
 """Variables by which nothing is to be had from a network."""
-
-# What a command may change for the rest of its process.
-SETTINGS = (
-    "jax_compilation_cache_dir", "jax_default_device", "jax_default_matmul_precision",
-    "jax_enable_compilation_cache", "jax_enable_x64", "jax_persistent_cache_min_compile_time_secs",
-    "jax_persistent_cache_min_entry_size_bytes", "jax_platforms",
-)  # fmt: skip
 
 # Of the panel; where the terminal has no UTF-8 there are rules of dashes alone.
 FRAME = str.maketrans(dict.fromkeys("╭╮╰╯│─", " "))
@@ -69,12 +63,8 @@ def run(
 def settings_kept() -> Iterator[None]:
     """Whatever a command sets in JAX is afterwards as it was before."""
     jax.devices()  # in use from now on: no command changes how many there are
-    before = {name: getattr(jax.config, name) for name in SETTINGS}
-    try:
+    with runtime.settings_restored():
         yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
 
 
 def ask(*arguments: object) -> int:

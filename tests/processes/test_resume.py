@@ -18,6 +18,7 @@ from flax_mnist.store.record import read_config
 from tests.helpers import runs
 from tests.helpers.command_line import COMMAND, ask, refused
 from tests.helpers.idx_files import write_idx_dir
+from tests.helpers.platforms import POSIX
 from tests.helpers.processes import running, wait_for
 from tests.helpers.runs import result, resume
 
@@ -36,12 +37,16 @@ def training(data: Path, path: Path, **more: object) -> Iterator[subprocess.Pope
 
 @pytest.mark.parametrize(
     ("signum", "code", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        ("SIGINT", 130, "interrupted"),
+        ("SIGTERM", 143, "terminated"),
+        pytest.param("SIGHUP", 129, "hung up", marks=POSIX),
+    ],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(data, tmp_path, signum, code, word):
     path = tmp_path / "a run"
     with training(data, path, checkpoint_every="5steps") as process:
-        process.send_signal(signum)
+        process.send_signal(signal.Signals[signum])
         _, err = process.communicate(timeout=60)
     assert process.returncode == code
     assert f"flax-mnist: {word} after step" in err

@@ -1,7 +1,8 @@
-"""Who listens to SIGINT and SIGTERM, and what they do outside a training's good order."""
+"""Who listens to SIGINT, SIGTERM and SIGHUP, and what they do outside a training's good order."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.command_line import COMMAND, ask, environment
+from tests.helpers.platforms import POSIX
+from tests.helpers.runs import train
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
@@ -63,3 +66,47 @@ def test_a_second_signal_ends_it_at_once():
     )
     assert (done.returncode, done.stdout) == (143, "2\n")
     assert "terminated" in done.stderr
+
+
+@POSIX
+def test_a_signal_that_is_ignored_at_the_start_stays_so():
+    """As `nohup` starts a command, and a shell's script one in the background."""
+    script = (
+        "import signal\n"
+        "from flax_mnist.runs import signals\n"
+        "signals.watch()\n"
+        "for number in (signal.SIGHUP, signal.SIGINT): signal.raise_signal(number)\n"
+        "print('still here', flush=True)\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "signal.pause()\n"
+    )
+    shell = 'trap "" HUP INT; exec "$0" -c "$1"'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, script],
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (143, "still here\n")
+
+
+@POSIX
+def test_a_run_whose_terminal_is_gone_keeps_what_it_has(data, tmp_path):
+    """The session of ssh has dropped: whatever is printed from then on fails."""
+    import pty
+
+    outside, inside = pty.openpty()
+    # The first process of a session owns the terminal that it opens.
+    opens = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(inside)]
+    process = subprocess.Popen(
+        [*opens, *COMMAND, *train(data, tmp_path / "run", epochs=1_000_000, checkpoint_every=0)],
+        env=environment(), start_new_session=True,
+    )  # fmt: skip
+    seen = b""
+    while b"Epoch 2/" not in seen:
+        seen += os.read(outside, 4096)
+    os.close(inside)  # not before the shell has opened it
+    os.close(outside)
+    try:
+        assert process.wait(60) == 129
+    finally:
+        process.kill()
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))) == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from flax_mnist import __version__
 from flax_mnist.config import CheckpointPolicy, Config
 from flax_mnist.data.dataset import DIGITS
 from flax_mnist.errors import DataError
@@ -84,3 +86,25 @@ def test_reading_what_is_kept_imports_no_library_of_arrays(tmp_path):
         env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "says"),
+    [
+        ("config", {"optimizer": "adam"}, "its setting 'optimizer' is unknown here"),
+        ("config", {"precision": "float8"}, "99.10.0; this is "),
+        ("dataset", {"name": "emnist"}, "99.10.0; this is "),
+    ],
+)
+def test_what_a_newer_version_wrote_is_not_called_damaged(tmp_path, part, value, says):
+    own = {"environment": {"versions": {"flax-mnist": __version__}}}
+    newer = {"environment": {"versions": {"flax-mnist": "99.10.0"}}}
+    for written_by in (newer, own):
+        write_config(tmp_path, RECORD, written_by)
+        content = json.loads((tmp_path / "config.json").read_text())
+        content[part] |= value
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        is_known_by_version = written_by is newer or "unknown" in says
+        wanted = f"a newer flax-mnist wrote it ({says}" if is_known_by_version else "damaged"
+        with pytest.raises(DataError, match=re.escape(f"config.json: {wanted}")):
+            read_config(tmp_path)
