@@ -24,7 +24,7 @@ class Predict:
     """Show the class probabilities of pictures or test images."""
 
     weights: RunOrFile
-    """Run folder, or safetensors file with PyTorch's names."""
+    """Run folder, or a file of weights that import takes."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
     """Picture files, a digit each. 28x28 is taken as it is; in any other size the ink is cut out,
     scaled, its proportions kept, and centred as MNIST's digits are."""
