@@ -297,7 +297,7 @@ def _require_plain(layer: _Layer, name: str) -> None:
     for key, allowed in settings.items():
         value = layer.state[key]
         if allowed and not any(type(value) is int and value == one for one in allowed):
-            raise DataError(f"its layer {name!r} ({kind}) has {key} {value!r}, not {allowed[0]}.")
+            raise DataError(f"its layer {name!r} ({kind}) has another {key} than {allowed[0]}.")
     for key, value in dict.items(layer.state):
         if key in settings or key in ("training", parts.get(kind)):
             continue
