@@ -41,7 +41,8 @@ class Export:
         from flax_mnist.store import stablehlo, torch_files, weights
 
         form = self._form()
-        trained = load(self.weights, self.machine.start)
+        with terminal.warnings_at_both_ends():
+            trained = load(self.weights, self.machine.start)
         said = f"Written to {self.output}"
         if form == "stablehlo":
             content = stablehlo.to_stablehlo(trained.params, trained.model)

@@ -29,7 +29,8 @@ class Import:
     def run(self) -> None:
         from flax_mnist.runs.trained import import_weights
 
-        path, how = import_weights(
-            self.file, self.run_dir, self.dataset, self.data_dir, self.machine.start
-        )
+        with terminal.warnings_at_both_ends():
+            path, how = import_weights(
+                self.file, self.run_dir, self.dataset, self.data_dir, self.machine.start
+            )
         terminal.say(f"Imported into {path}: {how}")
