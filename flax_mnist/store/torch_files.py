@@ -19,9 +19,13 @@ from numpy.typing import NDArray
 
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 
-#: Bytes of the pickles in a file, beside the numbers; the sources of a model's classes, which
-#: PyTorch put there until 1.6, need 20 kB.
-MAX_PICKLE = 2**16
+#: Bytes of the pickle in a file, beside the numbers; a checkpoint of 15 layers and Adam needs 9 kB.
+#: PyTorch's reader searches an error's text, which may be the pickle's, in quadratic time.
+MAX_PICKLE = 2**14
+#: Of all pickles before 1.6; with the sources of its classes a model needs 20 kB.
+MAX_OLD_PICKLES = 2**16
+#: The first of the pickles in a file of before 1.6.
+MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 REMEDY = "Save it with torch.save(model.state_dict(), FILE)."
 
 #: The layers of a whole model, and the settings in which they are the tutorial's.
@@ -138,7 +142,7 @@ def _stand_ins(torch: Any, names: set[str]) -> contextlib.AbstractContextManager
 
 
 def _names_in(path: Path) -> set[str]:
-    """The names of all functions and classes in the file's pickle.
+    """The names of all functions and classes in the file's pickles.
 
     Raises:
         DataError: there are others than those of tensors and of the tutorial's layers, or the file
@@ -147,12 +151,7 @@ def _names_in(path: Path) -> set[str]:
     try:
         with path.open("rb") as file:
             is_zip = file.read(4) == b"PK\3\4"
-        pickle = (_pickle_in_zip if is_zip else _old_pickle)(path)
-        names = {
-            str(argument).replace(" ", ".")
-            for opcode, argument, _ in pickletools.genops(pickle)
-            if opcode.name == "GLOBAL"
-        }
+        names = _names_in_zip(path) if is_zip else _names_in_old(path)
     except DataError:
         raise
     except OSError as error:
@@ -179,7 +178,7 @@ def _names_in(path: Path) -> set[str]:
     return names
 
 
-def _pickle_in_zip(path: Path) -> bytes:
+def _names_in_zip(path: Path) -> set[str]:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
@@ -192,22 +191,31 @@ def _pickle_in_zip(path: Path) -> bytes:
         size = sum(entry.file_size for entry in entries)  # more, where they lie over each other
         if not stored or size > path.stat().st_size or pickle.file_size > MAX_PICKLE:
             raise ValueError
-        return archive.read(pickle)
+        return _names_in_pickle(io.BytesIO(archive.read(pickle)))
 
 
-def _old_pickle(path: Path) -> bytes:
-    """The fourth of the five pickles with which a file began before PyTorch 1.6."""
+def _names_in_old(path: Path) -> set[str]:
+    """Of the five pickles with which a file began before PyTorch 1.6."""
     with path.open("rb") as file:
-        pickles = io.BytesIO(file.read(MAX_PICKLE))
-    ends = [0]
-    for i in range(5):
-        values = [argument for _, argument, _ in pickletools.genops(pickles)]
-        if i == 0 and 0x1950A86A20F9469CFC6C not in values:
-            raise DataError(
-                f"{path}: is a pickle that torch.save did not write, and could run code. {REMEDY}"
-            )
-        ends.append(pickles.tell())
-    return pickles.getvalue()[ends[3] : ends[4]]
+        head = file.read(MAX_OLD_PICKLES)
+    if not head.startswith(MAGIC):
+        raise DataError(
+            f"{path}: is a pickle that torch.save did not write, and could run code. {REMEDY}"
+        )
+    pickles = io.BytesIO(head)
+    names = set().union(*(_names_in_pickle(pickles) for _ in range(5)))
+    if pickles.tell() > MAX_PICKLE and names.isdisjoint(LAYERS):  # of which it has the sources
+        raise ValueError
+    return names
+
+
+def _names_in_pickle(pickle: io.BytesIO) -> set[str]:
+    """Of what stands up to its end, by the operations of the pickle, of which none is done."""
+    return {
+        str(argument).replace(" ", ".")
+        for operation, argument, _ in pickletools.genops(pickle)
+        if operation.name == "GLOBAL"
+    }
 
 
 def _the_one_in(content: object, torch: Any, path: Path) -> Any:

@@ -118,6 +118,9 @@ FORMS = {
         saved(TUTORIAL, _use_new_zipfile_serialization=False),
         refused=r"a whole model as PyTorch before 1\.6 wrote it.*state_dict\(\)",
     ),
+    "whole model with tanh, before 1.6": Form(
+        saved(TANH, _use_new_zipfile_serialization=False), refused="its model has Tanh"
+    ),
     "compressed npz": Form(
         lambda path: np.savez_compressed(path, **{"0.weight": np.zeros((10, 784))}),
         "w.npz",

@@ -117,6 +117,7 @@ PLACES = {
     [
         ("torch.save", r"of which nothing is run: io\.open\. .*state_dict\(\)"),
         ("before 1.6", r"of which nothing is run: io\.open\. .*state_dict\(\)"),
+        ("before 1.6, aside", r"of which nothing is run: io\.open\. .*state_dict\(\)"),
         ("zip by hand", r"of which nothing is run: io\.open\. .*state_dict\(\)"),
         ("newer protocol", r"refused by PyTorch's safe reader: .*state_dict\(\)"),
         ("bare pickle", r"a pickle that torch\.save did not write, .*state_dict\(\)"),
@@ -129,6 +130,11 @@ def test_a_pickle_that_would_run_code_does_not_run_it(tmp_path, form, says):
     content = {"0.weight": torch.zeros(10, 784), "0.bias": Bomb(str(mark))}
     if form in ("torch.save", "before 1.6"):
         torch.save(content, path, _use_new_zipfile_serialization=form == "torch.save")
+    elif form == "before 1.6, aside":  # in the pickle that tells of the machine
+        torch.save({}, path, _use_new_zipfile_serialization=False)
+        first, protocol, _, *rest = path.read_bytes().split(b"\x80\x02")[1:]
+        bomb = pickle.dumps(Bomb(str(mark)), 2)[2:]
+        path.write_bytes(b"".join(b"\x80\x02" + p for p in (first, protocol, bomb, *rest)))
     elif form == "bare pickle":
         path.write_bytes(pickle.dumps(Bomb(str(mark))))
     elif form == "array":
@@ -182,7 +188,7 @@ def lying_over_each_other() -> bytes:
 
 def long_before_1_6() -> bytes:
     file = io.BytesIO()
-    content = {"note": "x" * MAX_PICKLE} | build_model().state_dict()
+    content = {"note": "x" * MAX_PICKLE, "state_dict": build_model().state_dict()}
     torch.save(content, file, _use_new_zipfile_serialization=False)
     return file.getvalue()
 
