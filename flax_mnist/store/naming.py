@@ -39,37 +39,42 @@ def in_order(shapes: Mapping[str, tuple[int, ...]], where: str = "") -> list[str
         if f"{name}.{kind}" not in shapes
     ]
     if problems:
-        remedy = ""
-        if all(problem.endswith(".bias is missing") for problem in problems):
-            remedy = " Every layer here has a bias: give it one of zeros."
-        raise DataError(f"{where}{_not_such('; '.join(problems))}{remedy}")
+        told = f"{where}not the weights of a {PIXELS}-...-{CLASSES} MLP: {'; '.join(problems)}."
+        if problems == [f"{name}.bias is missing" for name in names]:
+            told += " Every layer here has a bias: give them biases of zeros."
+        raise DataError(told)
     try:
+        if all(
+            len(shapes[f"{name}.weight"]) == 2 for name in names
+        ):  # as of nothing but linear ones
+            _require_between(names)
         return _numbered(names) or _chained(shapes, names)
     except DataError as error:
         raise DataError(f"{where}{error}") from None
 
 
-def _not_such(why: str) -> str:
-    return f"not the weights of a {PIXELS}-...-{CLASSES} MLP: {why}."
+def _require_between(names: list[str]) -> None:
+    """Two linear layers next to each other are one, and not the tutorial's two."""
+    for name in names:
+        parent, dot, number = name.rpartition(".")
+        if _is_number(number) and (after := f"{parent}{dot}{int(number) + 1}") in names:
+            raise DataError(
+                f"in an nn.Sequential nothing stands between {name} and {after}, and a "
+                f"{PIXELS}-...-{CLASSES} MLP here has a ReLU there. Where there is one, number the "
+                "layers 0, 2, 4."
+            )
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) < 5
 
 
 def _numbered(names: list[str]) -> list[str] | None:
     """By number, if all are numbers of one parent."""
-    parents = {name.rpartition(".")[0] for name in names}
-    places = {name: name.rpartition(".")[2] for name in names}
-    if len(parents) > 1 or not all(
-        place.isascii() and place.isdigit() and len(place) < 5 for place in places.values()
-    ):
+    parents, numbers = zip(*(name.rpartition(".")[::2] for name in names), strict=True)
+    if len(set(parents)) > 1 or not all(map(_is_number, numbers)):
         return None
-    ordered = sorted(names, key=lambda name: int(places[name]))
-    for one, other in itertools.pairwise(ordered):
-        if int(places[other]) - int(places[one]) == 1:
-            raise DataError(
-                f"in an nn.Sequential nothing stands between {one} and {other}, and a "
-                f"{PIXELS}-...-{CLASSES} MLP here has a ReLU there. Where there is one, number the "
-                "layers 0, 2, 4."
-            )
-    return ordered
+    return sorted(names, key=lambda name: int(name.rpartition(".")[2]))
 
 
 def _chained(shapes: Mapping[str, tuple[int, ...]], names: list[str]) -> list[str]:

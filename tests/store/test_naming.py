@@ -48,6 +48,10 @@ def test_other_names_are_ordered_by_the_one_way_through_the_shapes():
         ({"x_0": (784, 20), "x_2": (20, 20), "y_0": (20, 20), "y_2": (20, 10)}, "one order"),
         ({"_0": (784, 20), "_1": (20, 10)}, "nothing stands between 0 and 1"),
         ({"net_4": (20, 10), "net_3": (784, 20)}, r"nothing stands between net\.3 and net\.4"),
+        (
+            {"net_0": (784, 20), "net_1": (20, 30), "out": (30, 10)},
+            r"nothing stands between net\.0 and net\.1",
+        ),
     ],
 )  # fmt: skip
 def test_what_leaves_no_one_order_is_refused_with_its_shapes(layers, says):
@@ -59,6 +63,7 @@ def test_what_leaves_no_one_order_is_refused_with_its_shapes(layers, says):
     ("change", "says"),
     [
         ({"0.bias": None}, r"0\.bias is missing"),
+        ({"1.weight": (1,)}, r"1\.bias is missing\.$"),  # a PReLU: zeros are no remedy
         ({"2.weight": None}, r"2\.weight is missing"),
         ({"1.running_mean": (20,)}, r"1\.running_mean is not expected"),
         ({"weight": (20, 20)}, r"weight is not expected"),
