@@ -60,7 +60,7 @@ class _Layer:
     """Stands for a layer of PyTorch's."""
 
     __slots__ = ("state",)
-    state: Any  #: The attributes of the layer, as they stand in the file.
+    state: Any  # the attributes of the layer, as they stand in the file
 
     def __setstate__(self, state: object) -> None:
         self.state = state
