@@ -11,7 +11,7 @@ class Evaluate:
     """Score trained weights on the test images."""
 
     weights: RunOrFile
-    """Run folder, or safetensors file with PyTorch's names."""
+    """Run folder, or a file of weights that import takes."""
     dataset: RunDataset = None
     """Images to score on."""
     data_dir: RunDataDir = None

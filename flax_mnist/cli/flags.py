@@ -45,7 +45,7 @@ LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
-RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE.safetensors")]
+RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 DataDir = Annotated[Path | None, by_default("DIR|FILE", "tensorflow-datasets' own")]
 RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's")]

@@ -15,8 +15,9 @@ from flax_mnist.show import terminal
 class Import:
     """Make a run folder from weights that PyTorch trained."""
 
-    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.safetensors|FILE.pt")]
-    """State dict of the tutorial's nn.Sequential, of any hidden sizes."""
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """The tutorial's nn.Sequential of any hidden sizes, or its state dict: what torch.save writes,
+    safetensors or .npz, under any name."""
     run_dir: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder to make."""
     dataset: DatasetName = "mnist"
@@ -28,7 +29,8 @@ class Import:
     def run(self) -> None:
         from flax_mnist.runs.trained import import_weights
 
-        path = import_weights(
-            self.file, self.run_dir, self.dataset, self.data_dir, self.machine.start
-        )
-        terminal.say(f"Imported into {path}")
+        with terminal.warnings_at_both_ends():
+            path, how = import_weights(
+                self.file, self.run_dir, self.dataset, self.data_dir, self.machine.start
+            )
+        terminal.say(f"Imported into {path}: {how}")

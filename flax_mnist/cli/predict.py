@@ -28,7 +28,7 @@ class Predict:
     """Show the class probabilities of pictures or test images."""
 
     weights: RunOrFile
-    """Run folder, or safetensors file with PyTorch's names."""
+    """Run folder, or a file of weights that import takes."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
     """Picture files, or folders of them. The largest digit on each is found, whatever paper, lines
     or table it lies on, and prepared as MNIST's were; what looks like MNIST's own is taken as it

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from flax_mnist import evaluation
-from flax_mnist.config import Config, DatasetName
+from flax_mnist.config import CLASSES, PIXELS, Config, DatasetName
 from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_readable
 from flax_mnist.devices import environment
 from flax_mnist.errors import FlaxMnistError
@@ -23,6 +23,7 @@ from flax_mnist.store.weights import (
     from_torch_state_dict,
     hidden_sizes,
     load_weights,
+    read_weights,
     save_weights,
 )
 
@@ -47,6 +48,13 @@ class TrainedModel(NamedTuple):
     def of_digits(self) -> bool:
         """Whether it was trained on digits, which MNIST's preparation is for."""
         return tuple(self.class_names) == DIGITS
+
+
+class Imported(NamedTuple):
+    """A run folder that was made of a file of weights."""
+
+    path: Path
+    how: str  #: Which layers were read as what network.
 
 
 def load(path: Path, start: StartJax) -> TrainedModel:
@@ -110,8 +118,8 @@ def class_probabilities(
 
 def import_weights(
     file: Path, run_dir: Path, dataset: DatasetName, data_dir: Path | None, start: StartJax
-) -> Path:
-    """Makes a run folder from a file that `load_weights` reads, and returns its path.
+) -> Imported:
+    """Makes a run folder from a file that `read_weights` reads.
 
     The weights were trained on `dataset`, whose images are in `data_dir`.
 
@@ -119,7 +127,7 @@ def import_weights(
         RequestError: the file or the folder of images is not there, or the run folder holds a run.
         DataError: the file does not hold such weights.
     """
-    weights = load_weights(file)
+    weights, layers, activations_known = read_weights(file)
     if data_dir is not None:
         require_readable(data_dir)
     config = config_of(weights)
@@ -128,4 +136,6 @@ def import_weights(
     with run_folder.taken(run_dir, dataset) as path:
         save_weights(path / run_folder.WEIGHTS, from_torch_state_dict(weights))
         write_config(path, record, environment.describe(device, config))
-    return path
+    sizes = "-".join(map(str, (PIXELS, *config.hidden_sizes, CLASSES)))
+    how = f"{', '.join(layers)} as {sizes} with ReLU"
+    return Imported(path, how if activations_known else f"{how}, which a state dict does not tell")

@@ -7,25 +7,37 @@ follows each; PyTorch keeps a weight as [out, in], Flax a kernel as [in, out].
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors
 import safetensors.numpy
 from jax import Array
 from numpy.typing import NDArray
 
 from flax_mnist.config import CLASSES, MAX_WEIGHTS, PIXELS
-from flax_mnist.errors import DataError, FlaxMnistError, RequestError
+from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
 from flax_mnist.files import write_atomically
 from flax_mnist.model import Params
+from flax_mnist.store.naming import KINDS, in_order
+from flax_mnist.store.torch_files import read_torch
 
 StateDict = dict[str, NDArray[np.floating]]
 MAX_BYTES = 10**10  #: A larger file is not read; the largest network there is in float64 has 8 GB.
-MAX_PICKLE = 2**13  #: Bytes of the pickle in a `.pt` file, beside the numbers; 30 layers need 7 kB.
+#: Of safetensors, the number formats that are read.
+DTYPES = {"F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64}
+
+
+class WeightsFile(NamedTuple):
+    """Weights from elsewhere, and how they were read."""
+
+    state_dict: StateDict  #: With the tutorial's names.
+    layers: list[str]  #: What the linear layers are called in the file, from input to output.
+    activations_known: bool  #: Whether the file told that it is ReLU between them.
 
 
 def to_torch_state_dict(params: Params) -> StateDict:
@@ -57,43 +69,52 @@ def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
     return params
 
 
-def check_state_dict(state_dict: Mapping[str, NDArray[Any]], where: str = "") -> None:
-    """Raises the `DataError` that `from_torch_state_dict` would; it begins with `where`."""
-    problems = "; ".join(_differences(state_dict))
+def check_state_dict(
+    state_dict: Mapping[str, NDArray[Any]], where: str = "", names: Sequence[str] = ()
+) -> None:
+    """Raises the `DataError` that `from_torch_state_dict` would; it begins with `where`.
+
+    Layers may have other names than the tutorial's, those of `names`.
+    """
+    names = names or [str(2 * i) for i in range(max(1, (len(state_dict) + 1) // 2))]
+    problems = "; ".join(_differences(state_dict, names))
     if problems:
         raise DataError(f"{where}not the weights of a {PIXELS}-...-{CLASSES} MLP: {problems}.")
 
 
-def _differences(state_dict: Mapping[str, NDArray[Any]]) -> list[str]:
-    layers = max(1, (len(state_dict) + 1) // 2)
-    expected = [f"{2 * i}.{kind}" for i in range(layers) for kind in ("weight", "bias")]
+def _differences(state_dict: Mapping[str, NDArray[Any]], names: Sequence[str]) -> list[str]:
+    expected = [f"{name}.{kind}" for name in names for kind in KINDS]
     problems = [f"{name} is missing" for name in expected if name not in state_dict]
     problems += [f"{name} is not expected" for name in state_dict if name not in expected]
     if problems:
         return problems
     arrays = {name: np.asarray(state_dict[name]) for name in expected}
+    if _too_many(arrays):
+        return [f"there are more than {MAX_WEIGHTS:,} weights"]
     dtypes = {str(array.dtype) for array in arrays.values()}
     if dtypes not in ({"float32"}, {"float64"}):
         problems.append(f"dtypes are {', '.join(sorted(dtypes))}, not all float32 or all float64")
     size = PIXELS
-    for i in range(layers):
-        weight, bias = arrays[f"{2 * i}.weight"], arrays[f"{2 * i}.bias"]
+    for layer in names:
+        weight, bias = (arrays[f"{layer}.{kind}"] for kind in KINDS)
         units = bias.size if bias.ndim == 1 and bias.size > 0 else -1
-        out = CLASSES if i == layers - 1 else units
+        out = CLASSES if layer == names[-1] else units
         for name, array, shape in (("weight", weight, (out, size)), ("bias", bias, (out,))):
             if array.shape != shape:
                 wanted = "[" + ", ".join("?" if n < 0 else str(n) for n in shape) + "]"
-                problems.append(f"{2 * i}.{name} is {list(array.shape)}, not {wanted}")
+                problems.append(f"{layer}.{name} is {list(array.shape)}, not {wanted}")
         size = out
     if problems:
         return problems
-    if sum(array.size for array in arrays.values() if array.ndim == 2) > MAX_WEIGHTS:
-        return [f"there are more than {MAX_WEIGHTS:,} weights"]
     return [
         f"{name} has values that are not finite"
         for name, array in arrays.items()
         if not np.isfinite(array).all()
     ]
+
+
+def _too_many(arrays: Mapping[str, NDArray[Any]]) -> bool:
+    return sum(array.size for array in arrays.values() if array.ndim == 2) > MAX_WEIGHTS
 
 
 def save_weights(path: Path, params: Params) -> None:
@@ -116,10 +137,15 @@ def to_safetensors(params: Params) -> bytes:
 
 
 def load_weights(path: Path) -> StateDict:
-    """Reads a state dict from a `.safetensors` file, or from a `.pt` or `.pth` file of PyTorch's.
+    """The state dict that `read_weights` finds, with the tutorial's names."""
+    return read_weights(path).state_dict
 
-    A `.pt` file is read by PyTorch with `weights_only=True`: no code that its pickle names is run.
-    PyTorch writes the form that is read since 1.6.
+
+def read_weights(path: Path) -> WeightsFile:
+    """Reads safetensors, a file of `torch.save`'s or NumPy's `.npz`, whatever the file is called.
+
+    Numbers of 16 bits become float32, with a warning. PyTorch reads its own files, with
+    `weights_only=True`: no code that a pickle names is run.
 
     Raises:
         RequestError: there is no such file, or PyTorch is needed and not installed.
@@ -130,69 +156,92 @@ def load_weights(path: Path) -> StateDict:
         raise RequestError(f"{path}: {what}.")
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{path}: is larger than the weights of any network here.")
-    state_dict = _load_pt(path) if path.suffix in (".pt", ".pth") else _load_safetensors(path)
-    check_state_dict(state_dict, f"{path}: ")
-    return state_dict
+    where = f"{path}: "
+    tensors, names = _read(path)
+    activations_known = names is not None
+    shapes = {name: array.shape for name, array in tensors.items()}
+    names = in_order(shapes, where) if names is None else names
+    if not _too_many(tensors):
+        tensors = _widened(tensors, where)
+    check_state_dict(tensors, where, names)
+    if len(names) == 1:
+        raise DataError(f"{path}: it has no hidden layer, and a network here has one or more.")
+    state_dict = {
+        f"{2 * i}.{kind}": tensors[f"{name}.{kind}"]
+        for i, name in enumerate(names)
+        for kind in KINDS
+    }
+    return WeightsFile(state_dict, names, activations_known)
 
 
-def _load_safetensors(path: Path) -> StateDict:
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str] | None]:
+    """What a file holds by its content, and the order of the layers, if that tells it."""
     try:
-        # safetensors' own reader of files says of one that may not be read that it is missing.
-        return safetensors.numpy.load(path.read_bytes())
+        with path.open("rb") as file:
+            head = file.read(9)
+        if head[:4] == b"PK\3\4" and _is_npz(path):
+            return _read_npz(path), None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    if head[:4] == b"PK\3\4" or head[:1] == b"\x80":  # a zip archive, or a pickle
+        return read_torch(path)
+    if head[8:] == b"{":
+        return _read_safetensors(path), None
+    raise DataError(
+        f"{path}: is not read as safetensors, torch.save's file or .npz: it begins like none of "
+        "them. (A StableHLO export is not taken apart again.)"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        # safetensors' own reader of files says of one that may not be read that it is missing,
+        # and its arrays of NumPy's know no bfloat16.
+        tensors = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        return {
+            name: np.frombuffer(entry["data"], DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in tensors
+        }
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     except Exception as error:  # it raises SafetensorError, KeyError, TypeError, ...
         raise DataError(f"{path}: cannot be read as safetensors ({error}).") from error
 
 
-def _load_pt(path: Path) -> StateDict:
+def _is_npz(path: Path) -> bool:
     try:
-        import torch
-    except ImportError as error:
-        raise RequestError(
-            f"{path}: reading it needs PyTorch, which is not installed. Install torch, or save the "
-            "weights as safetensors where it is."
-        ) from error
-    remedy = "Save it with torch.save(model.state_dict(), FILE)."
-    if not _is_from_torch_save(path):
-        raise DataError(f"{path}: is not as torch.save has written files since 1.6. {remedy}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is refused anyway
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler and the zip reader raise
-        raise DataError(
-            f"{path}: refused by PyTorch's safe reader: damaged, or more than tensors. {remedy}"
-        ) from error
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
-    ):
-        raise DataError(f"{path}: is not a state dict of tensors. {remedy}")
-    wide = {torch.float32, torch.float64}  # NumPy has no bfloat16
-    if not wide.issuperset(value.dtype for value in content.values()):
-        raise DataError(f"{path}: not all of its tensors are float32 or float64.")
-    try:
-        return {name: value.detach().numpy() for name, value in content.items()}
-    except Exception as error:  # sparse, quantized, on no device, ...
-        raise DataError(f"{path}: not all of its tensors are dense. {remedy}") from error
-
-
-def _is_from_torch_save(path: Path) -> bool:
-    """Whether it is a zip archive as PyTorch writes it: stored, and what is unpickled is short.
-
-    With any other its reader may spend gigabytes, or hours: it searches its own error message with
-    a regular expression that takes quadratic time.
-    """
-    try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            file.seek(0)
-            return file.read(4) == b"PK\3\4" and all(
-                entry.compress_type == zipfile.ZIP_STORED
-                and (entry.file_size <= MAX_PICKLE or not entry.filename.endswith(".pkl"))
-                for entry in archive.infolist()
-            )
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
     except Exception:  # whatever a damaged archive makes of its reader
         return False
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > path.stat().st_size:  # compressed, or lying over each other
+            read = None
+        else:
+            with np.load(path, allow_pickle=False) as arrays:
+                read = dict(arrays)
+    except Exception as error:  # whatever the readers of zip and of npy raise
+        raise DataError(f"{path}: cannot be read as .npz ({error}).") from error
+    if read is None:
+        raise DataError(f"{path}: is compressed. Save it with numpy.savez.")
+    return read
+
+
+def _widened(tensors: Mapping[str, NDArray[Any]], where: str) -> dict[str, NDArray[Any]]:
+    """Numbers of 16 bits as float32, which changes none of them."""
+    narrow = {str(array.dtype) for array in tensors.values()} & {"float16", "bfloat16"}
+    if narrow:
+        what = " and ".join(sorted(narrow))
+        warnings.warn(f"{where}{what} was widened to float32.", FlaxMnistWarning, stacklevel=4)
+    return {
+        name: array.astype(np.float32) if str(array.dtype) in narrow else array
+        for name, array in tensors.items()
+    }
 
 
 def hidden_sizes(state_dict: Mapping[str, NDArray[np.floating]]) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from tests.helpers.command_line import ask, mistaken, refused, run
         ("train --epochs", "Missing value for argument '--epochs'."),
         ("train --learning-rate fast", "Error parsing --learning-rate: could not convert"),
         ("train --hidden-sizes 8.5", "Error parsing --hidden-sizes:"),
-        ("evaluate", "Missing from flax-mnist evaluate: RUN_DIR|FILE.safetensors"),
+        ("evaluate", "Missing from flax-mnist evaluate: RUN_DIR|FILE"),
         ("predict no.safetensors --index 0.5", "Error parsing --index:"),
         ("export no.safetensors --output x --format onxx", "'onxx' for argument '--format'."),
         ("sweep --learning-rate 0.1", "misplaced options: --learning-rate (applied to flax-mnist"),

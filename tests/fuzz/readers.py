@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pyarrow.parquet
 import safetensors.numpy
 import torch
 from PIL import Image
+from torch import nn
 
 from flax_mnist.data.forms import read_csv, read_npz, read_parquet
 from flax_mnist.data.idx import read_idx
@@ -147,9 +149,30 @@ def _pt() -> bytes:
     return file.getvalue()
 
 
+def _old_pt() -> bytes:
+    """As before 1.6, but for the name of the numbers, which is where they were in memory."""
+    file, half = io.BytesIO(), torch.full((784 * 10,), 0.5)
+    content = {n: half[: a.size].view(a.shape) for n, a in _state_dict().items()}
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    return re.sub(rb"X.\0\0\0\d{9,}", b"X\x01\0\0\0" + b"7", file.getvalue(), flags=re.DOTALL)
+
+
+def _npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **_state_dict())
+    return file.getvalue()
+
+
 def _pickle() -> list[bytes]:
-    with zipfile.ZipFile(io.BytesIO(_pt())) as archive:
-        return [archive.read("archive/data.pkl")]
+    """Of a state dict, and of a whole model whose numbers are as many."""
+    model = io.BytesIO()
+    layers = nn.Linear(784, 2), nn.ReLU(), nn.Linear(2, 10), nn.LogSoftmax(dim=1)
+    torch.save({"epoch": 1, "model": nn.Sequential(*layers)}, model)
+    pickles = []
+    for file in (io.BytesIO(_pt()), model):
+        with zipfile.ZipFile(file) as archive:
+            pickles.append(archive.read("archive/data.pkl"))
+    return pickles
 
 
 def _with_pickle(content: bytes) -> bytes:
@@ -218,7 +241,8 @@ READERS = {
     "safetensors": Reader(
         "weights.safetensors", load_weights, lambda: [safetensors.numpy.save(_state_dict())]
     ),
-    "pt": Reader("weights.pt", load_weights, lambda: [_pt()]),
+    "npz": Reader("weights.npz", load_weights, lambda: [_npz()]),
+    "pt": Reader("weights.pt", load_weights, lambda: [_pt(), _old_pt()]),
     "pickle in pt": Reader("weights.pt", load_weights, _pickle, _with_pickle),
     "config.json": Reader("config.json", lambda path: read_config(path.parent), _config),
     "metrics.jsonl": Reader("metrics.jsonl", lambda path: read_metrics(path.parent), _metrics),
