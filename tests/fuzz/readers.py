@@ -157,7 +157,7 @@ def _old_pt() -> bytes:
     return re.sub(rb"X.\0\0\0\d{9,}", b"X\x01\0\0\0" + b"7", file.getvalue(), flags=re.DOTALL)
 
 
-def _npz() -> bytes:
+def _npz_of_weights() -> bytes:
     file = io.BytesIO()
     np.savez(file, **_state_dict())
     return file.getvalue()
@@ -241,7 +241,7 @@ READERS = {
     "safetensors": Reader(
         "weights.safetensors", load_weights, lambda: [safetensors.numpy.save(_state_dict())]
     ),
-    "npz": Reader("weights.npz", load_weights, lambda: [_npz()]),
+    "npz of weights": Reader("weights.npz", load_weights, lambda: [_npz_of_weights()]),
     "pt": Reader("weights.pt", load_weights, lambda: [_pt(), _old_pt()]),
     "pickle in pt": Reader("weights.pt", load_weights, _pickle, _with_pickle),
     "config.json": Reader("config.json", lambda path: read_config(path.parent), _config),
