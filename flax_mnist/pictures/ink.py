@@ -33,18 +33,19 @@ def find_ink(picture: Float[np.ndarray, "height width channel"], invert: Invert)
     size = max(3, round(WIDEST_STROKE * min(height, width)))
     sigma = GRAIN * max(height, width)
     smooth = ndimage.gaussian_filter(picture, (sigma, sigma, 0))
-    slope = _slope(smooth)
     # Beyond its edges the picture goes on, so that a strip of table at one side is wide.
     wide = np.pad(smooth, ((size, size), (size, size), (0, 0)), mode="edge")
     inner = slice(size, -size), slice(size, -size)
+    slope = _slope(wide)
     inks = []
     for dark, ground in ((True, ndimage.grey_closing), (False, ndimage.grey_opening)):
         if invert == ("no" if dark else "yes"):
             continue
-        away = ground(wide, size=(size, size, 1))[inner] - smooth
+        away = ground(wide, size=(size, size, 1)) - wide
         strength = np.sqrt(np.square(away).mean(axis=-1))
-        strength = np.maximum(strength - np.median(strength), 0)  # paper is never quite even
-        inks.append(Ink(dark, strength, slope >= 0.5 * _slope(strength[..., None])))
+        strength = np.maximum(strength - np.median(strength[inner]), 0)  # paper is never quite even
+        edge = slope >= 0.5 * _slope(strength[..., None])
+        inks.append(Ink(dark, strength[inner], edge[inner]))
     return inks
 
 

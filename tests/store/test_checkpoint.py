@@ -192,14 +192,14 @@ def test_one_that_is_gone_is_none(run):
 
 
 def test_one_that_the_disk_no_longer_reads_is_damaged(run, monkeypatch):
-    read_bytes = Path.read_bytes
+    open_ = Path.open
 
-    def fails_in_the_newest(path: Path) -> bytes:
+    def fails_in_the_newest(path: Path, *args: object) -> object:
         if path == file(run, 30):
             raise OSError(errno.EIO, "Input/output error")
-        return read_bytes(path)
+        return open_(path, *args)
 
-    monkeypatch.setattr(Path, "read_bytes", fails_in_the_newest)
+    monkeypatch.setattr(Path, "open", fails_in_the_newest)
     assert_the_one_before_is_used(run, r"cannot be read \(Input/output error\)")
 
 
