@@ -114,7 +114,8 @@ def test_all_digits_of_a_picture_from_left_to_right(capsys, trained, pictures):
 def test_the_output_shows_the_picture_beside_what_was_read(capsys, trained, pictures, tmp_path):
     output = tmp_path / "out.png"
     said(capsys, "predict", trained, pictures / "a.png", "--index", 0, "--output", output)
-    with_picture = Image.open(output).size
+    with Image.open(output) as drawn:
+        with_picture = drawn.size
     said(capsys, "predict", trained, "--index", 0, 1, "--output", output)
-    without = Image.open(output).size
-    assert with_picture[0] == pytest.approx(1.5 * without[0], rel=0.01)
+    with Image.open(output) as drawn:
+        assert with_picture[0] == pytest.approx(1.5 * drawn.width, rel=0.01)
