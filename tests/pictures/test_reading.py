@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from flax_mnist.errors import RequestError
 from flax_mnist.pictures.reading import read_image
@@ -169,3 +171,34 @@ def test_saying_it_decides_the_ground_of_what_is_transparent(tmp_path, digit):
     on_black = read_image(path, "no")
     assert on_black[0, 0] == 0
     assert on_black.max() == 127
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_pictures_of_phones(tmp_path, digit, form):
+    if form == "HEIF":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    elif not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    large = Image.fromarray(255 - digit.repeat(10, axis=0).repeat(10, axis=1))
+    large.save(tmp_path / "a", form, quality=90)
+    large.save(tmp_path / "a.png")
+    difference = read_image(tmp_path / "a").astype(float) - read_image(tmp_path / "a.png")
+    assert np.abs(difference).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("brand", "says"),
+    [
+        (b"heic", r"is HEIC. Install flax-mnist\[heif\], or save it as JPEG\."),
+        (b"avif", "is AVIF, which this Pillow cannot read. Upgrade it, or save"),
+    ],
+)
+def test_where_they_cannot_be_read_the_remedy_is_said(tmp_path, monkeypatch, brand, says):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.init()
+    for form in ("HEIF", "AVIF"):
+        monkeypatch.delitem(Image.OPEN, form, raising=False)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
+    with pytest.raises(RequestError, match=f"a.jpg: {says}"):
+        read_image(path)
