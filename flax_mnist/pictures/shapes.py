@@ -16,7 +16,7 @@ from flax_mnist.pictures.ink import Ink
 SHARES = (0.5, 0.25, 0.12)
 FAINTEST = 8  #: Grey levels of 255; what differs less from its ground is taken for ground.
 SMALLEST = 0.03  #: Of the picture's longer side.
-MOST = 20  #: Shapes that are looked at.
+MOST = 12  #: Shapes that are looked at.
 ANGLES = np.radians(np.arange(0, 90, 5))
 
 
