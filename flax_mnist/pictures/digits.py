@@ -15,12 +15,8 @@ def find_digits(inks: Sequence[Ink]) -> list[Shape]:
     What is not one: what is much wider than high, as a line; a blot; a gap between strokes or
     within one; a frame, a ring or a sheet around something.
     """
-    found = [
-        [shape for shape in find_shapes(ink, level) if shape.outlined > OUTLINED]
-        for ink in inks
-        for level in levels(inks)
-    ]
-    shapes = [_whole(shape, layer) for layer in found for shape in layer if _like_a_digit(shape)]
+    layers = _layers(inks)
+    shapes = [_whole(shape, layer) for layer in layers for shape in layer if _like_a_digit(shape)]
     shapes = [shape for shape in shapes if not _surrounds(shape, shapes)]
     outer = [
         shape
@@ -32,6 +28,21 @@ def find_digits(inks: Sequence[Ink]) -> list[Shape]:
         if not any(_overlap(shape, digit) > 0.3 for digit in digits):
             digits.append(shape)
     return [digit for digit in digits if digit.size >= ANOTHER * digits[0].size]
+
+
+def find_blot(inks: Sequence[Ink]) -> Shape | None:
+    """The largest shape of any form; None where there is no ink."""
+    shapes = [shape for layer in _layers(inks) for shape in layer]
+    return max(shapes, key=_weight, default=None)
+
+
+def _layers(inks: Sequence[Ink]) -> list[list[Shape]]:
+    """The shapes of each strength."""
+    return [
+        [shape for shape in find_shapes(ink, level) if shape.outlined > OUTLINED]
+        for ink in inks
+        for level in levels(inks)
+    ]
 
 
 def _like_a_digit(shape: Shape) -> bool:

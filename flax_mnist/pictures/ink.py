@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 Invert = Literal["auto", "yes", "no"]
-WIDEST_STROKE = 0.3  #: Of the shorter side.
+WIDEST_STROKE = 1 / 3  #: Of the shorter side.
 GRAIN = 1 / 600  #: Of the longer side: what is finer than that is blurred, as a sensor's noise is.
 
 

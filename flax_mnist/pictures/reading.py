@@ -10,12 +10,13 @@ from scipy import ndimage
 
 from flax_mnist.errors import RequestError
 from flax_mnist.pictures.decode import LARGE, decode
-from flax_mnist.pictures.digits import find_digits
+from flax_mnist.pictures.digits import find_blot, find_digits
 from flax_mnist.pictures.ink import Invert, find_ink
 from flax_mnist.pictures.prepare import BOX, SIDE, as_mnist
 from flax_mnist.pictures.shapes import Shape
 
 FAINT = 30  #: Grey levels of 255 between ink and ground, below which a reading is doubted.
+UNLIKE = "what is on it hardly looks like a digit"
 THINNEST = 0.05  #: Stroke of a digit that fills its picture, of the longer side.
 
 
@@ -82,11 +83,15 @@ def _readings(path: Path | str, invert: Invert) -> list[Reading]:
     if digits:
         picture = wide
     else:
-        digits = find_digits(find_ink(picture, invert))
-    if not digits:
-        raise RequestError(f"{path}: no digit can be seen on it.")
+        inks = find_ink(picture, invert)
+        digits = find_digits(inks)
     seen = np.rint(picture).astype(np.uint8)
-    return [Reading(as_mnist(digit), seen, digit.box, _doubts(digit)) for digit in digits]
+    if digits:
+        return [Reading(as_mnist(digit), seen, digit.box, _doubts(digit)) for digit in digits]
+    blot = find_blot(inks)
+    if blot is None:
+        raise RequestError(f"{path}: no digit can be seen on it.")
+    return [Reading(as_mnist(blot), seen, blot.box, (UNLIKE, *_doubts(blot)))]
 
 
 def read_whole(path: Path | str, invert: Invert = "auto") -> Reading:

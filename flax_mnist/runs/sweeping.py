@@ -140,11 +140,7 @@ def sweep(
             best = min(outcomes, key=lambda outcome: outcome.rank)
             if best.best:
                 winner, params = best.best
-                source, names = dataset.source, dataset.class_names
-                record = Record(
-                    winner, dataset.name, source, data_dir, names, CheckpointPolicy(),
-                    form=dataset.form, sha256=dataset.digests(),
-                )  # fmt: skip
+                record = Record.of(winner, dataset, data_dir, CheckpointPolicy())
                 _save_best(path / BEST, record, first, rows, params)
                 figures.save(figures.draw_sweep(rows), path / PICTURE)
     return Swept(path, dataset, outcomes, best)

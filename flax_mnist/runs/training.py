@@ -84,10 +84,7 @@ def train(
         runtime.set_precision(config)
         images = _loaded(dataset or old.dataset, data_dir)
         kept = checkpoints or old.checkpoints
-        record = Record(
-            config, images.name, images.source, data_dir, images.class_names, kept,
-            form=images.form, sha256=images.digests(),
-        )  # fmt: skip
+        record = Record.of(config, images, data_dir, kept)
         with processes.watch_others() as renew:
             taken = run_folder.taken(folder, images.name, resume)
             path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))

@@ -1,5 +1,7 @@
 """What a run was: its `config.json`."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import json
@@ -7,13 +9,16 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 from flax_mnist import __version__
 from flax_mnist.config import CLASSES, CheckpointPolicy, Config, DatasetName
 from flax_mnist.errors import DataError, RequestError
 from flax_mnist.files import read, write_atomically
 from flax_mnist.store.run_folder import CONFIG
+
+if TYPE_CHECKING:
+    from flax_mnist.data.dataset import Dataset
 
 Kind = TypeVar("Kind")
 
@@ -31,6 +36,19 @@ class Record(NamedTuple):
     devices: int | None = None
     form: str | None = None  #: In which the images were; None where that was not recorded.
     sha256: Mapping[str, str] | None = None  #: `Dataset.digests` of the images, as `form`.
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        dataset: Dataset,
+        data_dir: Path | None,
+        checkpoints: CheckpointPolicy | None,
+    ) -> Record:
+        """The record of a run on a dataset that is at hand."""
+        name, source, names = dataset.name, dataset.source, dataset.class_names
+        record = cls(config, name, source, data_dir, names, checkpoints)
+        return record._replace(form=dataset.form, sha256=dataset.digests())
 
 
 def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,6 +21,7 @@ FORMS = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @repeatable
 @given(
     form=st.sampled_from([(form, mode) for form, modes in FORMS for mode in modes]),

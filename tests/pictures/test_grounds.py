@@ -18,7 +18,7 @@ from flax_mnist.pictures.reading import (
     read_image,
     read_whole,
 )
-from tests.helpers.pictures import like_mnist, save
+from tests.helpers.pictures import ink_box, like_mnist, save
 
 PAPER, PEN = 235.0, 40.0
 HEIGHT, WIDTH = 600, 800
@@ -256,3 +256,11 @@ def test_a_picture_of_noise_has_no_digit(tmp_path):
     page = np.random.default_rng(0).normal(PAPER, 2, (HEIGHT, WIDTH))
     with pytest.raises(RequestError, match="no digit can be seen"):
         read_image(save(tmp_path / "a.png", as_picture(page)))
+
+
+def test_a_blot_is_read_and_doubted(tmp_path):
+    page = np.full((HEIGHT, WIDTH), PAPER)
+    page[200:350, 300:450] = PEN
+    reading = read_digit(save(tmp_path / "a.png", as_picture(page)))
+    assert ink_box(reading.image) == (20, 20)
+    assert reading.doubts == ("what is on it hardly looks like a digit",)
