@@ -59,8 +59,6 @@ def _weight(shape: Shape) -> float:
 def _surrounds(shape: Shape, shapes: Sequence[Shape]) -> bool:
     """Whether it is a frame or a sheet: within a digit there is nothing but ground."""
     within = [o for o in shapes if o.size > 0.2 * shape.size and shape.encloses(o)]
-    if any(o.ink is shape.ink for o in within):
-        return True
     if shape.convex < 0.9:
         return False
     # What is solid in a 0 is its hole, unless it is small in a rectangle, or in much ink.
