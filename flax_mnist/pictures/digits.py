@@ -58,9 +58,9 @@ def _weight(shape: Shape) -> float:
 
 def _surrounds(shape: Shape, shapes: Sequence[Shape]) -> bool:
     """Whether it is a frame or a sheet: within a digit there is nothing but ground."""
-    within = [o for o in shapes if o.size > 0.2 * shape.size and shape.encloses(o)]
     if shape.convex < 0.9:
         return False
+    within = [o for o in shapes if o.size > 0.2 * shape.size and shape.encloses(o)]
     # What is solid in a 0 is its hole, unless it is small in a rectangle, or in much ink.
     small = 0.25 * shape.filled.sum() if shape.rectangular > 0.9 else 0
     thick = shape.stroke > 0.28 * shape.size
