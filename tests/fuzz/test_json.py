@@ -65,7 +65,6 @@ def test_a_config_is_a_record_of_the_right_types_or_damaged(folder, data):
         ("config", "epochs", "5"),
         ("config", "hidden_sizes", [128.0]),
         ("config", "learning_rate", float("nan")),
-        ("config", "unknown", 1),
         ("dataset", "name", "mnits"),
         ("dataset", "source", None),
         ("dataset", "data_dir", 5),
@@ -80,6 +79,14 @@ def test_a_config_with_a_value_of_no_sense_is_damaged(folder, part, key, value):
     content[part][key] = value
     (folder / "config.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"config.json: damaged"):
+        read_config(folder)
+
+
+def test_a_config_with_a_setting_that_is_unknown_is_a_newer_versions(folder):
+    content = json.loads(READERS["config.json"].seeds()[0])
+    content["config"]["unknown"] = 1
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"config.json: a newer flax-mnist wrote it .*'unknown'"):
         read_config(folder)
 
 

@@ -176,8 +176,18 @@ def test_whatever_is_around_it_the_digit_is_read(tmp_path, drawn, way):
 
 @pytest.mark.parametrize(
     ("pen", "paper"),
-    [((200, 30, 30), (40, 100, 40)), ((250, 230, 40), (255, 255, 255)), ((30, 50, 170), PAPER)],
-    ids=["red on green, equally bright", "yellow on white", "blue on paper"],
+    [
+        ((200, 30, 30), (40, 100, 40)),
+        ((180, 30, 30), (60, 90, 90)),
+        ((250, 230, 40), (255, 255, 255)),
+        ((30, 50, 170), PAPER),
+    ],
+    ids=[
+        "red on green, equally bright",
+        "red on teal, of one mean",
+        "yellow on white",
+        "blue on paper",
+    ],
 )
 def test_colours_that_grey_does_not_tell_apart(tmp_path, drawn, pen, paper):
     ink = placed(ink_of(drawn))[..., None]
