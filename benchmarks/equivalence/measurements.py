@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from torch import nn, optim
+from torch import nn
 
 from benchmarks.equivalence import sides
 from benchmarks.equivalence import torch_reference as reference
@@ -88,16 +88,16 @@ def gradient_difference(weights: StateDict, batch: Split, config: Config) -> flo
 
 
 def step_difference(weights: StateDict, batch: Split, config: Config, steps: int) -> float:
-    """Loss and parameters of each of `steps` steps on the same batch."""
+    """Loss and parameters of each of `steps` steps on the same batch, which make an epoch."""
     network = sides.in_torch(weights, config)
-    descent = optim.SGD(network.parameters(), lr=config.learning_rate, momentum=config.momentum)
+    descent = sides.torch_optimizer(network, config, steps)
     batches = [sides.torch_split(batch, config)]
     theirs = []
     for _ in range(steps):
         loss = reference.train_epoch(network, nn.NLLLoss(), descent, batches)
         theirs.append((loss, sides.torch_arrays(network)))
     with sides.in_precision(config):
-        mlp, optimizer = model.make_model(config), train.make_optimizer(config)
+        mlp, optimizer = model.make_model(config), train.make_optimizer(config, steps)
         params = sides.in_jax(weights, config)
         state, ours = train.State(params, optimizer.init(params)), []
         for _ in range(steps):
