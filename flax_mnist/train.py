@@ -47,6 +47,10 @@ def sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransforma
     return optax.inject_hyperparams(optax.sgd)(learning_rate, momentum=momentum or None)
 
 
+# Numbers that stay such, and out of the state.
+_NO_SETTINGS = ("b1", "b2", "eps", "eps_root")
+
+
 @functools.cache
 def adam(learning_rate: float) -> optax.GradientTransformation:
     """`torch.optim.Adam(lr)`: betas 0.9 and 0.999, and eps 1e-8 outside of the root.
@@ -54,11 +58,7 @@ def adam(learning_rate: float) -> optax.GradientTransformation:
     Both divide the means of gradients and of their squares by 1 - beta^t before the root; the
     learning rate is in the state, as `sgd`'s.
     """
-
-    def at(learning_rate: Array) -> optax.GradientTransformation:
-        return optax.adam(learning_rate)  # with the betas as numbers, which are no settings
-
-    return optax.inject_hyperparams(at)(learning_rate)
+    return optax.inject_hyperparams(optax.adam, _NO_SETTINGS)(learning_rate)
 
 
 @functools.cache
@@ -68,10 +68,8 @@ def adamw(learning_rate: float, weight_decay: float) -> optax.GradientTransforma
     The decay is decoupled, of weights and of biases, and follows the learning rate's schedule.
     """
 
-    def at(learning_rate: Array) -> optax.GradientTransformation:
-        return optax.adamw(learning_rate, weight_decay=weight_decay)
-
-    return optax.inject_hyperparams(at)(learning_rate)
+    make = optax.inject_hyperparams(optax.adamw, (*_NO_SETTINGS, "weight_decay"))
+    return make(learning_rate, weight_decay=weight_decay)
 
 
 def rate_schedule(kind: Schedule, warmup: int, total: int) -> optax.Schedule:

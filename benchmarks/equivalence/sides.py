@@ -83,6 +83,12 @@ def in_precision(config: Config) -> Any:
     return jax.enable_x64(config.precision == "float64")
 
 
+def batches(split: Split, count: int, size: int = 64) -> list[Split]:
+    """The first `count` batches of `size` images and labels."""
+    ends = range(size, count * size + 1, size)
+    return [Split(split.images[end - size : end], split.labels[end - size : end]) for end in ends]
+
+
 def first(split: Split, n: int) -> Split:
     """The first `n` images and labels."""
     return Split(split.images[:n], split.labels[:n])

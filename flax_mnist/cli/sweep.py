@@ -20,6 +20,9 @@ class Common(Config):
     momentum: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.momentum
     seed: int = Config.seed
     """The first of the seeds."""
+    validation: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.validation
+    patience: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.patience
+    until_accuracy: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.until_accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Sweep:
     """
 
     learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01)
-    """Step sizes of SGD."""
+    """Step sizes; with a schedule the largest ones."""
     momenta: tuple[float, ...] = (0.0,)
     """Momenta of SGD, in [0, 1)."""
     seeds: int = 8

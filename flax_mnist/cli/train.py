@@ -21,12 +21,13 @@ from flax_mnist.cli.flags import (
     by_default,
 )
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
-from flax_mnist.errors import RequestError
+from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
     from flax_mnist.devices.place import Place
     from flax_mnist.runs.observers import Observer
+    from flax_mnist.runs.training import Training
     from flax_mnist.store.record import Record
 
 
@@ -111,6 +112,8 @@ class Train:
     tensorflow-datasets folder."""
     run_dir: Annotated[Path | None, by_default("DIR", "runs/<dataset>-<timestamp>")] = None
     """Folder to write to."""
+    init_from: Annotated[Path | None, tyro.conf.arg(metavar="RUN_DIR|FILE")] = None
+    """Begin with the weights of a run or a file, whatever `evaluate` reads, not with the seed's."""
     like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None
     """Take settings and images from this file of an old run; further flags override them."""
     dry_run: Switch = False
@@ -145,7 +148,8 @@ class Train:
             record = recorded(old)
         # Others would round differently. A run that goes on takes what there is.
         takes_all = self.checkpoints.resume or self.devices.peers
-        return flags_of(record, None if takes_all else record.devices)
+        flags = flags_of(record, None if takes_all else record.devices)
+        return dataclasses.replace(flags, init_from=None) if self.checkpoints.resume else flags
 
     def train(self) -> None:
         from flax_mnist.devices import processes
@@ -158,15 +162,20 @@ class Train:
             self.run_dir,
             data_dir=self.data_dir,
             resume=self.checkpoints.resume,
+            init_from=self.init_from,
             checkpoints=self.checkpoints.policy,
             observers=self.output.observers(),
             place=self._place(),
             patience=signals.patience,
         )
         if not trained.metrics and self.output.is_for_people and processes.is_first():
-            terminal.say(
-                f"{trained.folder} is finished: it has {trained.epochs} epochs. "
-                "A higher --epochs trains it further."
+            terminal.say(_finished(trained))
+        wanted = trained.config.until_accuracy
+        best = max(row.test_accuracy for row in trained.history)
+        if best < wanted:
+            raise FlaxMnistError(
+                f"until-accuracy {wanted:g} was not reached: the best of {trained.epochs} epochs "
+                f"is {best:.6g}. {trained.folder} is kept; --resume with more --epochs goes on."
             )
 
     def try_two_steps(self) -> None:
@@ -180,7 +189,7 @@ class Train:
             is_told = self.output.is_for_people and processes.is_first()
             if is_told:
                 terminal.say(text.header(self.config, dataset, device))
-            metrics = dry_run(self.config, dataset, mesh)
+            metrics = dry_run(self.config, dataset, mesh, self.init_from)
             if is_told:
                 terminal.say(f"Dry run, two steps: {text.epoch_line(metrics, 1)}")
 
@@ -191,6 +200,18 @@ class Train:
         cache = not self.machine.no_compilation_cache
         count, peers = self.devices.num_devices, self.devices.peers
         return Place(self.machine.device, count, peers, compilation_cache=cache)
+
+
+def _finished(trained: Training) -> str:
+    """What there is to say of a run that was trained already."""
+    from flax_mnist.runs.stopping import why_over
+
+    if why := why_over(trained.config, trained.history):
+        return f"{trained.folder} is finished. {why}"
+    return (
+        f"{trained.folder} is finished: it has {trained.epochs} epochs. "
+        "A higher --epochs trains it further."
+    )
 
 
 def parse(argv: Sequence[str], default: Train) -> Train:
@@ -204,4 +225,12 @@ def flags_of(record: Record, num_devices: int | None) -> Train:
     policy = record.checkpoints or CheckpointPolicy()
     kept = Checkpoints(False, policy.every, policy.keep)
     devices = Devices(num_devices=num_devices)
-    return Train(record.config, record.dataset, record.data_dir, checkpoints=kept, devices=devices)
+    first = Path(record.init_from["path"]) if record.init_from else None
+    return Train(
+        record.config,
+        record.dataset,
+        record.data_dir,
+        init_from=first,
+        checkpoints=kept,
+        devices=devices,
+    )

@@ -119,10 +119,10 @@ def check_step(data: Dataset) -> None:
 
 
 def check_recipe_steps(data: Dataset, recipe: str) -> None:
-    weights, batch = sides.torch_weights(0, Config()), sides.first(data.train, 64)
+    weights, batches = sides.torch_weights(0, Config()), sides.batches(data.train, 3)
     for precision in ("float64", "float32"):
         config = dataclasses.replace(RECIPES[recipe], precision=precision)
-        measured = measurements.step_difference(weights, batch, config, steps=3)
+        measured = measurements.optimizer_difference(weights, batches, config)
         allowed = tolerances.ulps(tolerances.STEP, precision)
         require(f"3 steps in {precision} with {recipe}", measured, allowed)
 

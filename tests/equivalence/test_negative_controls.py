@@ -236,7 +236,7 @@ CONTROLS: dict[str, Control] = {
     },
     "schedule in float32: rung 12": (
         schedule_in_float32,
-        recipe_steps("a cosine schedule"),
+        recipe_steps("a linear schedule"),
         "in float64",
     ),
 }
