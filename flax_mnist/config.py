@@ -35,11 +35,11 @@ class Config:
     momentum: float = 0.0
     """Momentum of SGD, in [0, 1)."""
     optimizer: Optimizer = "sgd"
-    """As in torch.optim, with its defaults: betas 0.9 and 0.999, eps 1e-8."""
+    """As in torch.optim, with its betas 0.9 and 0.999 and its eps 1e-8."""
     weight_decay: float | None = None
-    """Of adamw alone, whose default is 0.01: each step shrinks all weights by it times the rate."""
+    """Of adamw alone, 0.01 if not given: each step shrinks all weights by it times the rate."""
     schedule: Schedule = "constant"
-    """How the learning rate falls to 0 at the last epoch's end, step by step; constant: not."""
+    """How the learning rate falls, step by step, to 0 at the end of the last epoch."""
     warmup: float = 0.0
     """Epochs, 0.5 for half of one, in which the learning rate first rises from 0, step by step."""
     hidden_sizes: tuple[int, ...] = (128, 64)
@@ -59,7 +59,8 @@ class Config:
     patience: int = 0
     """End when the validation loss has not fallen for so many epochs; 0 is never."""
     until_accuracy: float = 0.0
-    """End once the test accuracy reaches it, 0.97 for 97 %, at --epochs at the latest; 0 is not."""
+    """End once the test accuracy reaches it, 0.97 for 97 %, and say how long that took; 0 is never.
+    The epochs are then the most, and a run that has not reached it by then has failed."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_sizes", tuple(self.hidden_sizes))
@@ -81,24 +82,23 @@ class Config:
             _require(self, field, getattr(self, field) in choices, " or ".join(choices))
         _require(self, "deterministic", type(self.deterministic) is bool, "a bool")
         _require(self, "seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1")
-        self._require_what_fits()
-
-    def _require_what_fits(self) -> None:
-        """Settings that mean something only beside others."""
-        with_sgd = self.optimizer == "sgd" or self.momentum == 0
-        _require(self, "momentum", with_sgd, f"left out with {self.optimizer}, which has its own")
-        decay = self.weight_decay
-        with_adamw = decay is None or self.optimizer == "adamw"
-        _require(self, "weight_decay", with_adamw, "left out: adamw alone has one")
+        decay, share = self.weight_decay, "above 0 and at most 1, as 0.97 for 97 %"
         _require(self, "weight_decay", decay is None or 0 <= decay < 1e38, "at least 0 and finite")
-        fewer = f"from 0 to below the epochs, which are {self.epochs}"
-        _require(self, "warmup", 0 <= self.warmup < self.epochs, fewer)
         _require(self, "validation", self.validation >= 0, "at least 0")
         _require(self, "patience", self.patience >= 0, "at least 0")
-        watched = self.validation > 0 or self.patience == 0
-        _require(self, "patience", watched, "left out without a validation, whose loss it watches")
-        share = "above 0 and at most 1, as 0.97 for 97 %"
         _require(self, "until_accuracy", 0 <= self.until_accuracy <= 1, share)
+        self.require_fit()
+
+    def require_fit(self) -> None:
+        """Raises RequestError if a setting has no meaning beside the others."""
+        with_sgd = self.optimizer == "sgd" or self.momentum == 0
+        _require(self, "momentum", with_sgd, f"left out with {self.optimizer}, which has its own")
+        with_adamw = self.weight_decay is None or self.optimizer == "adamw"
+        _require(self, "weight_decay", with_adamw, "left out: adamw alone has one")
+        fewer = f"from 0 to below the epochs, which are {self.epochs}"
+        _require(self, "warmup", 0 <= self.warmup < self.epochs, fewer)
+        watched = self.validation > 0 or self.patience == 0
+        _require(self, "patience", watched, "left out without validation, whose loss it watches")
 
     def lasting(self) -> dict[str, Any]:
         """The settings that a run keeps when it goes on: all but those that say when it ends.

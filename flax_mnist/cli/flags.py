@@ -45,6 +45,8 @@ LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
+#: It is no number where it is not given, so that it can be refused beside other optimizers.
+WeightDecay = Annotated[float | None, by_default("FLOAT", "0.01 with adamw")]
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
 OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 DataDir = Annotated[Path | None, by_default("DIR|FILE", "tensorflow-datasets' own")]

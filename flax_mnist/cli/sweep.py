@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import DataDir, Machine, by_default
+from flax_mnist.cli.flags import DataDir, Machine, WeightDecay, by_default
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.show import terminal, text
@@ -18,6 +18,8 @@ class Common(Config):
 
     learning_rate: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.learning_rate
     momentum: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.momentum
+    weight_decay: WeightDecay = Config.weight_decay
+    """Of adamw alone: each step shrinks all weights by it times the rate."""
     seed: int = Config.seed
     """The first of the seeds."""
     validation: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.validation

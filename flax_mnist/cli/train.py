@@ -18,6 +18,7 @@ from flax_mnist.cli.flags import (
     Machine,
     OptionalDir,
     Switch,
+    WeightDecay,
     by_default,
 )
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
@@ -101,10 +102,21 @@ class Output:
 
 
 @dataclasses.dataclass(frozen=True)
+class Settings(Config):
+    """What is asked for now; it may fit only beside the settings of an old run."""
+
+    weight_decay: WeightDecay = Config.weight_decay
+    """Of adamw alone: each step shrinks all weights by it times the rate."""
+
+    def require_fit(self) -> None:
+        """They are held against each other when all are known."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
     """Train the network and keep it in a run folder."""
 
-    config: Config = dataclasses.field(default_factory=Config)
+    settings: Settings = dataclasses.field(default_factory=Settings)
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
     data_dir: DataDir = None
@@ -174,8 +186,8 @@ class Train:
         best = max(row.test_accuracy for row in trained.history)
         if best < wanted:
             raise FlaxMnistError(
-                f"until-accuracy {wanted:g} was not reached: the best of {trained.epochs} epochs "
-                f"is {best:.6g}. {trained.folder} is kept; --resume with more --epochs goes on."
+                f"until-accuracy {wanted:g} was not reached, but {best:.6g}. "
+                f"{trained.folder} is kept; --resume with more --epochs goes on with it."
             )
 
     def try_two_steps(self) -> None:
@@ -184,14 +196,20 @@ class Train:
         from flax_mnist.runs.training import dry_run
 
         with place.entered(self._place()._replace(compilation_cache=False)) as (device, mesh):
-            runtime.set_precision(self.config)
+            config = self.config
+            runtime.set_precision(config)
             dataset = load_dataset(self.dataset, self.data_dir)
             is_told = self.output.is_for_people and processes.is_first()
             if is_told:
-                terminal.say(text.header(self.config, dataset, device))
-            metrics = dry_run(self.config, dataset, mesh, self.init_from)
+                terminal.say(text.header(config, dataset, device))
+            metrics = dry_run(config, dataset, mesh, self.init_from)
             if is_told:
                 terminal.say(f"Dry run, two steps: {text.epoch_line(metrics, 1)}")
+
+    @property
+    def config(self) -> Config:
+        """The settings, which fit each other."""
+        return Config(**dataclasses.asdict(self.settings))
 
     def _place(self) -> Place:
         """Where it is trained."""
@@ -227,7 +245,7 @@ def flags_of(record: Record, num_devices: int | None) -> Train:
     devices = Devices(num_devices=num_devices)
     first = Path(record.init_from["path"]) if record.init_from else None
     return Train(
-        record.config,
+        Settings(**dataclasses.asdict(record.config)),
         record.dataset,
         record.data_dir,
         init_from=first,

@@ -22,9 +22,9 @@ from flax_mnist.devices.environment import describe
 from flax_mnist.devices.place import Place, entered
 from flax_mnist.errors import (
     FlaxMnistError,
-    FlaxMnistWarning,
     RequestError,
     StoppedError,
+    Verdict,
 )
 from flax_mnist.model import Params
 from flax_mnist.runs import loop, signals, verdict
@@ -71,7 +71,7 @@ def train(
     """Trains a network and keeps it in a run folder, with metrics, weights and checkpoints.
 
     What is None is the tutorial's; with `resume` it is the run's, of which only what is not in
-    `Config.lasting` may change. A run that has learned nothing ends with a `FlaxMnistWarning`.
+    `Config.lasting` may change. A run that has learned nothing ends with a `Verdict`.
 
     Args:
         config, dataset: the settings, and the images or their name.
@@ -259,7 +259,7 @@ class _Run:
         if processes.is_first():
             warning = verdict.of_a_run(self.config, self.history, self.dataset.test.labels)
             if warning:
-                warnings.warn(f"{self.folder}: {warning}", FlaxMnistWarning, stacklevel=4)
+                warnings.warn(warning, Verdict, stacklevel=4)
 
     def _train(self, start: Start, observers: Sequence[Observer]) -> Progress:
         config, train_images = self.config, self.dataset.train
