@@ -30,11 +30,11 @@ def of_a_run(
         is_constant = np.abs(shares - last.test_accuracy).min() < 1e-6
         if is_constant:
             why = f"It says the same of all images: its units are dead. {_lower(config)}"
-        elif last.test_loss > 1.1 * guessing:
+        elif last.test_loss > 1.5 * guessing:
             why = f"The steps are too large. {_lower(config)}"
         else:
-            higher = f"Try a --learning-rate above {config.learning_rate:g}, or more --epochs."
-            why = f"The steps are too small or too few. {higher}"
+            rates = f"{config.learning_rate * 10:g} and {config.learning_rate / 10:g}"
+            why = f"The steps are too small, too few or too large. Try --learning-rate {rates}."
     elif _rises(history):
         found = "the test loss rises epoch after epoch, and is higher than after the first one."
         if last.train_loss < history[-3].train_loss:
