@@ -10,6 +10,11 @@ from scipy.stats import entropy
 from flax_mnist.config import CLASSES, Config
 from flax_mnist.store.metrics import Metrics
 
+#: Fewer are a trial, of which nothing can be expected.
+FEWEST_STEPS = 100
+#: From here on a rate is likelier too high than too low; of SGD's, divided by 1 - momentum.
+HIGH_RATES = {"sgd": 0.1, "adam": 0.005, "adamw": 0.005}
+
 
 def of_a_run(
     config: Config, history: Sequence[Metrics], test_labels: Int[np.ndarray, " n"]
@@ -21,30 +26,33 @@ def of_a_run(
     """
     last, shares = history[-1], np.bincount(test_labels, minlength=CLASSES) / len(test_labels)
     guessing = float(entropy(shares))
+    if last.step < FEWEST_STEPS:
+        return None
     if last.test_loss >= guessing or last.test_accuracy <= shares.max():
         found = (
             f"the network has learned nothing: its test loss is {last.test_loss:.4g}, that of "
             f"guessing {guessing:.4g}, its test accuracy {last.test_accuracy:.2%}."
         )
-        # The accuracy is known to six digits.
-        is_constant = np.abs(shares - last.test_accuracy).min() < 1e-6
-        if is_constant:
-            why = f"It says the same of all images: its units are dead. {_lower(config)}"
-        elif last.test_loss > 1.5 * guessing:
-            why = f"The steps are too large. {_lower(config)}"
-        else:
-            rates = f"{config.learning_rate * 10:g} and {config.learning_rate / 10:g}"
-            why = f"The steps are too small, too few or too large. Try --learning-rate {rates}."
+        why = _cause(config, last, guessing)
     elif _rises(history):
         found = "the test loss rises epoch after epoch, and is higher than after the first one."
+        why = f"The steps are too large. {_lower(config)}"
         if last.train_loss < history[-3].train_loss:
             remedy = "Try fewer --epochs, or --validation with --patience."
             why = f"The training loss falls: the network learns by heart. {remedy}"
-        else:
-            why = f"The steps are too large. {_lower(config)}"
     else:
         return None
     return textwrap.fill(f"{found} {why}", width=70)
+
+
+def _cause(config: Config, last: Metrics, guessing: float) -> str:
+    rate = config.learning_rate / (1 - config.momentum)
+    if last.test_loss > 1.5 * guessing:
+        return f"The steps are too large. {_lower(config)}"
+    if rate >= HIGH_RATES[config.optimizer]:
+        return f"The steps were so large that its units are dead. {_lower(config)}"
+    higher = f"Try a --learning-rate above {config.learning_rate:g}, or more --epochs."
+    return f"The steps are too small or too few. {higher}"
 
 
 def _rises(history: Sequence[Metrics]) -> bool:

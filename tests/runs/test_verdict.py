@@ -13,9 +13,11 @@ LABELS = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9], np.int32)
 GUESSING = -(8 * np.log(1 / 12) / 12 + 4 * np.log(2 / 12) / 12)
 
 
-def said(*epochs: tuple[float, float, float], **settings: object) -> str:
+def said(*epochs: tuple[float, float, float], steps: int = 100, **settings: object) -> str:
     """Of training loss, test loss and accuracy of each epoch; the words, on one line."""
-    history = [Metrics(i, i, a, b, c, 1.0, 1.0) for i, (a, b, c) in enumerate(epochs, start=1)]
+    history = [
+        Metrics(i, i * steps, a, b, c, 1.0, 1.0) for i, (a, b, c) in enumerate(epochs, start=1)
+    ]
     return " ".join((of_a_run(Config(**settings), history, LABELS) or "").split())
 
 
@@ -27,29 +29,32 @@ def test_of_a_good_run_nothing_is_said():
     assert said((0.3, 0.2, 0.94), (0.2, 0.3, 0.9)) == ""
 
 
-def test_dead_units_say_the_same_of_all_images():
-    words = said((2.4, 2.5, 0.1), (2.3, GUESSING, 2 / 12), learning_rate=0.1, momentum=0.9)
-    assert f"that of guessing {GUESSING:.4g}, its test accuracy 16.67%." in words
-    assert words.endswith("units are dead. Try a --learning-rate below 0.1, or less --momentum.")
-    assert said((2.3, 2.4, round(1 / 12, 6))).endswith("Try a --learning-rate below 0.003.")
+def test_of_a_trial_nothing_is_said():
+    dead = (2.4, 2.5, 0.1)
+    assert said(dead, steps=99) == ""
+    assert said(dead, steps=100) != ""
+
+
+DEAD = "so large that its units are dead. Try a --learning-rate below "
+SMALL = "too small or too few. Try a --learning-rate above 0.003, or more --epochs."
 
 
 @pytest.mark.parametrize(
-    ("loss", "accuracy", "cause"),
+    ("settings", "loss", "accuracy", "cause"),
     [
-        (
-            GUESSING + 1e-6,
-            0.2,
-            "too small, too few or too large. Try --learning-rate 0.03 and 0.0003.",
-        ),
-        (GUESSING - 0.1, 0.15, "too small, too few or too large."),
-        (5.0, 0.4, "too large. Try a --learning-rate below 0.003."),
+        ({"learning_rate": 0.1, "momentum": 0.9}, GUESSING, 2 / 12, f"{DEAD}0.1, or less --mom"),
+        ({"learning_rate": 0.2}, GUESSING - 0.1, 2 / 12, f"{DEAD}0.2."),
+        ({"learning_rate": 0.01, "optimizer": "adam"}, GUESSING, 0.2, f"{DEAD}0.01."),
+        ({}, GUESSING, 0.2, SMALL),
+        ({}, GUESSING - 0.1, 0.1, SMALL),
+        ({}, 5.0, 0.4, "too large. Try a --learning-rate below 0.003."),
     ],
 )
-def test_too_small_and_too_large_steps(loss, accuracy, cause):
-    words = said((2.3, loss, accuracy))
-    assert words.startswith("the network has learned nothing: its test loss is ")
-    assert f"The steps are {cause}" in words
+def test_what_learned_nothing_is_told_the_likely_cause(settings, loss, accuracy, cause):
+    words = said((2.3, loss, accuracy), **settings)
+    assert words.startswith(f"the network has learned nothing: its test loss is {loss:.4g}, that ")
+    assert f"of guessing {GUESSING:.4g}, its test accuracy {accuracy:.2%}. The steps " in words
+    assert cause in words
 
 
 def test_a_test_loss_that_rises_epoch_after_epoch():

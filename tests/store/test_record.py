@@ -91,7 +91,7 @@ def test_reading_what_is_kept_imports_no_library_of_arrays(tmp_path):
 @pytest.mark.parametrize(
     ("part", "value", "says"),
     [
-        ("config", {"optimizer": "adam"}, "its setting 'optimizer' is unknown here"),
+        ("config", {"dropout": 0.5}, "its setting 'dropout' is unknown here"),
         ("config", {"precision": "float8"}, "99.10.0; this is "),
         ("dataset", {"name": "emnist"}, "99.10.0; this is "),
     ],
