@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
+from flax_mnist.cli.fields import ALIASES, fields_of
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import RequestError
@@ -41,7 +43,50 @@ def _path(
     )
 
 
-LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become flags.
+@PATHS.struct_rule
+def _dataclass(
+    type_info: tyro.constructors.StructTypeInfo,
+) -> tyro.constructors.StructConstructorSpec | None:
+    cls = type_info.type
+    if not dataclasses.is_dataclass(cls) or hasattr(cls, "__parameters__"):  # one of tyro's own
+        return None
+    fields = []
+    for name, kind, notes, default, help_ in fields_of(cls, type_info.default):
+        if name in ALIASES:
+            notes = (*notes, tyro.conf.arg(aliases=ALIASES[name]))
+        for note in notes:
+            kind = Annotated[kind, note]
+        fields.append(tyro.constructors.StructFieldSpec(name, kind, default, help_ or None))
+    return tyro.constructors.StructConstructorSpec(cls, tuple(fields))
+
+
+_LOOK = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+
+
+def parse(
+    command: Any,
+    prog: str,
+    description: str,
+    argv: Sequence[str],
+    default: Any = tyro.MISSING_NONPROP,
+) -> Any:
+    """The dataclass `command`, or the one of a union that is named, as a command line fills it in.
+
+    Raises:
+        SystemExit: code 0 where help was asked for and given, 2 where a flag is wrong.
+        RequestError: a value is out of its range.
+    """
+    return tyro.cli(
+        command,
+        prog=prog,
+        description=description,
+        args=argv,
+        default=default,
+        config=_LOOK,
+        registry=PATHS,
+    )
+
+
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"

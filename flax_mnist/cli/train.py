@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from flax_mnist.cli import flags
 from flax_mnist.cli.flags import (
-    LOOK,
-    PATHS,
     DataDir,
     Devices,
     Machine,
@@ -195,8 +194,8 @@ class Train:
 
 def parse(argv: Sequence[str], default: Train) -> Train:
     """The command of a command line, with other defaults than usual."""
-    name = "flax-mnist train"
-    return tyro.cli(Train, prog=name, default=default, args=argv[1:], config=LOOK, registry=PATHS)
+    command: Train = flags.parse(Train, "flax-mnist train", "", argv[1:], default)
+    return command
 
 
 def flags_of(record: Record, num_devices: int | None) -> Train:
