@@ -12,8 +12,11 @@ import tyro
 
 from flax_mnist.cli.fields import ALIASES, fields_of
 from flax_mnist.config import Config, DatasetName
+from flax_mnist.data import environment
 from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import RequestError
+from flax_mnist.show import terminal
+from flax_mnist.store import run_folder
 
 if TYPE_CHECKING:
     import jax
@@ -22,6 +25,11 @@ if TYPE_CHECKING:
 def by_default(metavar: str, default: str) -> Any:
     """A flag whose help says in words what it is by default: the field itself is None then."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+def optional(metavar: str) -> Any:
+    """A flag that is None where it is not given, which its help need not say."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 PATHS = tyro.constructors.ConstructorRegistry()  #: How words become paths.
@@ -66,8 +74,8 @@ _LOOK = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
 def parse(
     command: Any,
     prog: str,
-    description: str,
     argv: Sequence[str],
+    description: str = "",
     default: Any = tyro.MISSING_NONPROP,
 ) -> Any:
     """The dataclass `command`, or the one of a union that is named, as a command line fills it in.
@@ -91,10 +99,21 @@ def parse(
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
-OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-DataDir = Annotated[Path | None, by_default("DIR|FILE", "tensorflow-datasets' own")]
-RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's")]
+OptionalDir = Annotated[Path | None, optional("DIR")]
+DataDir = Annotated[
+    Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}, or tensorflow-datasets' own")
+]
+RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's, or as for train")]
 RunDataset = Annotated[DatasetName | None, by_default(DATASETS, "the run's; for a file, auto")]
+
+
+def run_of(path: Path) -> Path:
+    """The run, or the file, that is named; of a sweep its best member, which is said."""
+    best = run_folder.best_of_sweep(path)
+    if best is None:
+        return path
+    terminal.complain(f"{path} is a sweep: taking its best member, {best}.")
+    return best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +140,11 @@ class Devices:
 
     num_devices: Annotated[int | None, by_default("N", "all accelerators; one CPU")] = None
     """Devices of each process to train on."""
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS:PORT")] = None
+    coordinator: Annotated[str | None, optional("ADDRESS:PORT")] = None
     """Where process 0 listens for the others, if several processes train together."""
-    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    num_processes: Annotated[int | None, optional("N")] = None
     """How many they are."""
-    process_id: Annotated[int | None, tyro.conf.arg(metavar="I")] = None
+    process_id: Annotated[int | None, optional("I")] = None
     """Which of them this is, from 0."""
     distributed: Literal["off", "auto"] = "off"
     """auto has JAX find these three out: from Slurm, Open MPI, Kubernetes or Cloud TPU."""

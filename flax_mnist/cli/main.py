@@ -97,7 +97,7 @@ def parse(argv: Sequence[str]) -> Command:
     command: Command
     if name in COMMANDS:
         cls = COMMANDS[name]
-        command = flags.parse(cls, f"flax-mnist {name}", describe(cls), words)
+        command = flags.parse(cls, f"flax-mnist {name}", words, describe(cls))
         return command
     if name and not name.startswith("-"):
         meant = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -105,8 +105,8 @@ def parse(argv: Sequence[str]) -> Command:
         raise RequestError(f"{name}: there is no such command. {hint}")
     every = [Annotated[cls, tyro.conf.subcommand(name, description=_first_line(cls))]
              for name, cls in COMMANDS.items()]  # fmt: skip
-    command = flags.parse(Union[tuple(every)], "flax-mnist", WHAT, argv)  # noqa: UP007
-    return command  # noqa: RET504 - the name has the type
+    command = flags.parse(Union[tuple(every)], "flax-mnist", argv, WHAT)  # noqa: UP007
+    return command
 
 
 def describe(command: type) -> str:
