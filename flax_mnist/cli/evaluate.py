@@ -73,7 +73,7 @@ class Evaluate:
             "source": dataset.source,
             "images": len(dataset.test.labels),
             "test_loss": loss,
-            "test_accuracy": accuracy,
+            "test_accuracy": round(accuracy, 6),
             "report": str(self.report) if self.report else None,
         }
         return json.dumps(content)

@@ -36,8 +36,10 @@ Command = (
 COMMANDS = {command.__name__.lower(): command for command in get_args(Command)}
 WHAT = """The PyTorch MNIST tutorial in JAX.
 
-Flags and examples of a command: flax-mnist COMMAND --help
-The version: flax-mnist --version"""
+Besides:
+    flax-mnist COMMAND --help          its flags, with examples
+    flax-mnist --version               the version
+    source <(flax-mnist completion bash)   completion; also zsh and fish"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

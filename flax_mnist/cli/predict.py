@@ -44,7 +44,7 @@ class Predict:
 
     weights: RunOrFile
     """Run folder, or a file of weights that import takes."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, optional("IMAGE ...")] = ()
     """Picture files, or folders of them. The largest digit on each is found, whatever paper, lines
     or table it lies on, and prepared as MNIST's were; what looks like MNIST's own is taken as it
     is."""
@@ -52,7 +52,7 @@ class Predict:
     """Read every digit on a picture, row by row from the left, not the largest alone."""
     invert: Literal["auto", "yes", "no"] = "auto"
     """Whether the ink is darker than its ground, and has to be inverted; auto sees for itself."""
-    index: tuple[int, ...] = ()
+    index: Annotated[tuple[int, ...], optional("N [N ...]")] = ()
     """Test images, counted from 0."""
     dataset: RunDataset = None
     """Whose test images."""

@@ -99,8 +99,8 @@ def _best(runs: Sequence[Run]) -> dict[str, float]:
 
 def _table(runs: Sequence[Run], best: dict[str, float]) -> str:
     settings = listing.differing(runs)
-    heads = [SHORT.get(name, name) for name in settings]
-    rows = [("run", "dataset", *heads, "epoch", "train", "test", "correct", "took", "started")]
+    heads = ["run", *(SHORT.get(name, name) for name in settings)]
+    rows = [(*heads, "epoch", "train", "test", "correct", "took", "started")]
     for run in runs:
         last, record = run.last, run.record
         epoch = f"{last.epoch if last else 0}/{record.config.epochs}" if record.checkpoints else "-"
@@ -109,10 +109,11 @@ def _table(runs: Sequence[Run], best: dict[str, float]) -> str:
             mark = "*" if last.test_accuracy == best[record.dataset] else " "
             losses = text.loss(last.train_loss), text.loss(last.test_loss)
             results = (*losses, f"{last.test_accuracy:.2%}{mark}", text.seconds(run.took))
-        own = [listing.word(run.config[name]) if name in run.config else "-" for name in settings]
+        facts = run.facts
+        own = ["-" if facts[name] is None else listing.word(facts[name]) for name in settings]
         started = f"{run.started:%Y-%m-%d %H:%M}"
-        rows.append((run.name, record.dataset, *own, epoch, *results, started))
-    return f"{text.table(rows, '<<' + '>' * (len(rows[0]) - 2))}\n{_LEGEND}"
+        rows.append((run.name, *own, epoch, *results, started))
+    return f"{text.table(rows, '<' + '>' * (len(rows[0]) - 1))}\n{_LEGEND}"
 
 
 def _object(run: Run, best: dict[str, float]) -> dict[str, object]:

@@ -117,10 +117,10 @@ def ordered(runs: Sequence[Run], fact: str) -> list[Run]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """The settings in which trained runs are not all alike, but for how many epochs they have."""
-    trained = [run.record.config for run in runs if run.record.checkpoints]
-    names = (name for name in SETTINGS if name != "epochs")
-    return [name for name in names if len({getattr(config, name) for config in trained}) > 1]
+    """The dataset and the settings, if not all have the same; epochs are told of each anyway."""
+    facts = [run.facts for run in runs]
+    names = ("dataset", *(name for name in SETTINGS if name != "epochs"))
+    return [name for name in names if len({fact[name] for fact in facts} - {None}) > 1]
 
 
 def word(value: Any) -> str:

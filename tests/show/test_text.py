@@ -38,7 +38,7 @@ def test_the_line_of_a_groups_epoch():
     first = Metrics(2, 64, 0.5, 0.25, 0.9, seconds=0.5, images_per_second=4000.0)
     members = [first, first._replace(test_loss=0.125), first._replace(test_loss=math.nan)]
     assert text.sweep_line(0, 3, 5, members) == (
-        "Group 1/3  Epoch 2/5  test loss 0.1250 to 0.2500  1 diverged  1.50 s  4,000 images/s"
+        "Group 1/3  Epoch 2/5  test 0.1250 to 0.2500  1 diverged  1.50 s  4,000 images/s"
     )
     assert text.sweep_line(0, 1, 5, members[2:]) == (
         "Epoch 2/5  1 diverged  0.50 s  4,000 images/s"
