@@ -9,8 +9,8 @@ from pathlib import Path
 
 # The tests compare bits and tolerances that hold on a CPU; subprocesses inherit it.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# It names the real digits for the tests that want them; to the commands it would name them always.
-MNIST = os.environ.pop("FLAX_MNIST_DATA_DIR", None)
+# It names the real digits for the tests that want them; commands would take them always.
+MNIST = os.environ.get("FLAX_MNIST_DATA_DIR")
 
 import jax
 import numpy as np
@@ -42,9 +42,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's cache folder is neither read nor written, by subprocesses neither."""
+    """What is the user's is neither read nor written, by subprocesses neither."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("FLAX_MNIST_DATA_DIR", raising=False)
         patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
         yield
 

@@ -49,6 +49,21 @@ def test_train_prints_the_tutorials_line_and_what_it_trained_on(trained):
     assert "\x1b" not in text
 
 
+def test_where_more_was_written_is_said_at_the_end(capsys, data, tmp_path):
+    run, trace = tmp_path / "run", tmp_path / "a trace"
+    flags = ("--tensorboard", "--gif", "--profile", trace)
+    lines = said(capsys, "train", "--data-dir", data, "--run-dir", run, "--epochs", 1, *flags)
+    assert lines[-4:] == [
+        f"Saved in {run}",
+        f"Curves: tensorboard --logdir {run / 'tensorboard'}",
+        f"Weights: {run / 'weights.gif'}",
+        f"Profile: xprof --logdir '{trace}' (pip install xprof)",
+    ]
+    assert list((run / "tensorboard").iterdir())
+    assert (run / "weights.gif").exists()
+    assert list(trace.rglob("*.xplane.pb"))
+
+
 def test_metrics_have_a_line_an_epoch(trained):
     rows = metrics(trained)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
