@@ -20,6 +20,9 @@ _OPTIONAL = {
 }
 
 
+NamedDir = Annotated[Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}")]
+
+
 @dataclasses.dataclass(frozen=True)
 class Doctor:
     """Show versions, devices, the data that is found, and what is missing.
@@ -30,9 +33,7 @@ class Doctor:
         flax-mnist doctor --data-dir /data/mnist
     """
 
-    data_dir: Annotated[Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}")] = (
-        dataclasses.field(default_factory=environment.data_dir)
-    )
+    data_dir: NamedDir = dataclasses.field(default_factory=environment.data_dir)
     """Folder or file to look at: which dataset it holds, and in which form."""
     json: Switch = False
     """Print one JSON object a finding, with its name and its value."""
