@@ -60,20 +60,20 @@ class Field(NamedTuple):
         return [str(choice) for literal in literals for choice in typing.get_args(literal)]
 
 
-def fields_of(cls: type, instance: Any = None) -> list[Field]:
+def fields_of(owner: type, instance: Any = None) -> list[Field]:
     """Those that a dataclass has, with the values of an instance, or else their own defaults."""
-    kinds, helps = typing.get_type_hints(cls, include_extras=True), _helps(cls)
+    kinds, helps = typing.get_type_hints(owner, include_extras=True), _helps(owner)
     fields = []
-    for field in dataclasses.fields(cls):
+    for field in dataclasses.fields(owner):
         kind, *notes = _parts(kinds[field.name])
-        default = getattr(instance, field.name) if isinstance(instance, cls) else _default(field)
+        default = getattr(instance, field.name) if isinstance(instance, owner) else _default(field)
         fields.append(Field(field.name, kind, tuple(notes), default, helps.get(field.name, "")))
     return fields
 
 
-def all_fields_of(cls: type) -> Iterator[Field]:
+def all_fields_of(owner: type) -> Iterator[Field]:
     """Those of a dataclass and of the dataclasses in it that a command line may set."""
-    for field in fields_of(cls):
+    for field in fields_of(owner):
         if isinstance(field.kind, type) and dataclasses.is_dataclass(field.kind):
             yield from all_fields_of(field.kind)
         elif tyro.conf.Suppress not in field.notes:
@@ -90,10 +90,10 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return tyro.MISSING if field.default is dataclasses.MISSING else field.default
 
 
-def _helps(cls: type) -> dict[str, str]:
+def _helps(owner: type) -> dict[str, str]:
     """The docstrings below the fields; a line ends in the source where it is full, not in help."""
     helps: dict[str, str] = {}
-    for base in reversed(cls.__mro__[:-1]):
+    for base in reversed(owner.__mro__[:-1]):
         for field in docstring_parser.parse_from_object(base).params:
             helps[field.arg_name] = re.sub(r"(?<!\n)\n\s*(?!\n)", " ", field.description or "")
     return helps
