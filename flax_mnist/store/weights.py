@@ -19,6 +19,7 @@ import safetensors.numpy
 from jax import Array
 from numpy.typing import NDArray
 
+from flax_mnist.checks import require_float64
 from flax_mnist.config import CLASSES, MAX_WEIGHTS, PIXELS
 from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
 from flax_mnist.files import write_atomically
@@ -60,8 +61,8 @@ def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
         RequestError: they are float64, and JAX would make them float32.
     """
     check_state_dict(state_dict)
-    if state_dict["0.bias"].dtype == np.float64 and jnp.result_type(float) != np.float64:
-        raise RequestError("float64 weights need float64 in JAX: switch jax_enable_x64 on.")
+    if state_dict["0.bias"].dtype == np.float64:
+        require_float64("float64 weights need")
     params: Params = {}
     for i in range(len(state_dict) // 2):
         kernel: Array = jnp.asarray(np.asarray(state_dict[f"{2 * i}.weight"]).T)
