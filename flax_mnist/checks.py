@@ -15,7 +15,7 @@ import numpy as np
 from flax_mnist.config import CLASSES
 from flax_mnist.errors import ArgumentError, RequestError
 
-F = TypeVar("F", bound=Callable[..., Any])
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def require_images(images: Any) -> None:
@@ -44,7 +44,7 @@ def require_batches(order: Any, batch_size: int) -> None:
         raise ArgumentError(f"batch_size: {batch_size}, not at least 1.")
 
 
-def values_checked(compiled: F) -> F:
+def values_checked(compiled: _F) -> _F:
     """The function, which refuses with an `ArgumentError` what it would index wrongly with.
 
     Those are `labels` that are no classes, and an `order` of rows that `images` has not: on the
@@ -60,7 +60,7 @@ def values_checked(compiled: F) -> F:
             _require_below("order", given["order"], len(given["images"]))
         return compiled(*args, **kwargs)
 
-    return cast(F, call)
+    return cast(_F, call)
 
 
 def require_float64(what: str) -> None:

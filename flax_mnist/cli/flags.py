@@ -45,10 +45,13 @@ LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
+#: Trained weights.
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
-OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-DataDir = Annotated[Path | None, by_default("DIR|FILE", "tensorflow-datasets' own")]
+OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]  #: A folder, or none.
+DataDir = Annotated[Path | None, by_default("DIR|FILE", "tensorflow-datasets' own")]  #: Images.
+#: Images, where the run says which.
 RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's")]
+#: Their name, where the run says which.
 RunDataset = Annotated[DatasetName | None, by_default(DATASETS, "the run's; for a file, auto")]
 
 

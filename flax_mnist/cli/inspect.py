@@ -7,7 +7,7 @@ from flax_mnist.cli.flags import Machine
 from flax_mnist.config import Config
 from flax_mnist.show import terminal, text
 
-Section = Literal["layers", "jaxpr", "products", "cost"]
+Section = Literal["layers", "jaxpr", "products", "cost"]  #: Parts of what is printed.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ from flax_mnist.model import Params
 from flax_mnist.store.naming import KINDS, in_order
 from flax_mnist.store.torch_files import read_torch
 
-StateDict = dict[str, NDArray[np.floating]]
+StateDict = dict[str, NDArray[np.floating]]  #: Arrays by PyTorch's names.
 MAX_BYTES = 10**10  #: A larger file is not read; the largest network there is in float64 has 8 GB.
 #: Of safetensors, the number formats that are read.
 DTYPES = {"F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64}
