@@ -118,9 +118,9 @@ def _too_many(arrays: Mapping[str, NDArray[Any]]) -> bool:
     return sum(array.size for array in arrays.values() if array.ndim == 2) > MAX_WEIGHTS
 
 
-def save_weights(path: Path, params: Params) -> None:
+def save_weights(path: Path | str, params: Params) -> None:
     """Writes the parameters to a safetensors file that PyTorch can load, all of it or nothing."""
-    write_atomically(path, safetensors.numpy.save(to_torch_state_dict(params)))
+    write_atomically(Path(path), safetensors.numpy.save(to_torch_state_dict(params)))
 
 
 def to_safetensors(params: Params) -> bytes:
@@ -137,9 +137,9 @@ def to_safetensors(params: Params) -> bytes:
     return content
 
 
-def load_weights(path: Path) -> StateDict:
+def load_weights(path: Path | str) -> StateDict:
     """The state dict that `read_weights` finds, with the tutorial's names."""
-    return read_weights(path).state_dict
+    return read_weights(Path(path)).state_dict
 
 
 def read_weights(path: Path) -> WeightsFile:
