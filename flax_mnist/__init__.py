@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from flax_mnist.model import nll_loss as nll_loss
     from flax_mnist.model import normalize as normalize
     from flax_mnist.pictures.reading import read_image as read_image
+    from flax_mnist.runs.fitting import Fitted as Fitted
+    from flax_mnist.runs.fitting import fit as fit
+    from flax_mnist.runs.trained import LoadedRun as LoadedRun
+    from flax_mnist.runs.trained import load_run as load_run
     from flax_mnist.store.weights import from_torch_state_dict as from_torch_state_dict
     from flax_mnist.store.weights import load_weights as load_weights
     from flax_mnist.store.weights import save_weights as save_weights
@@ -40,6 +44,8 @@ _NAMES = {
     "evaluation": ["Evaluation", "evaluate", "predict"],
     "model": ["MLP", "cross_entropy_loss", "make_model", "nll_loss", "normalize"],
     "pictures.reading": ["read_image"],
+    "runs.fitting": ["Fitted", "fit"],
+    "runs.trained": ["LoadedRun", "load_run"],
     "store.weights": [
         "from_torch_state_dict",
         "load_weights",
