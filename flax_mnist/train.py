@@ -52,14 +52,19 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     return sgd(config.learning_rate, config.momentum)
 
 
-def init_state(config: Config) -> State:
-    """The state before the first step; the same for the same config."""
+def init_state(config: Config, optimizer: optax.GradientTransformation | None = None) -> State:
+    """The state before the first step; the same for the same config.
+
+    `optimizer` is any of optax's, for which `train_step` and `train_epoch` must be given the same
+    one; None is the config's.
+    """
     # `jax.random.key` and what is drawn from it follow several of JAX's settings, and Flax's one:
     # the same config shall give the same bits whatever the environment says.
     words = jnp.asarray(np.array([0, config.seed], np.uint32))
     key = jax.random.wrap_key_data(words, impl="threefry2x32")
     with jax.threefry_partitionable(True), flax.config.temp_flip_flag("fix_rng_separator", False):
-        state: State = _init(key, model=make_model(config), optimizer=make_optimizer(config))
+        optimizer = optimizer or make_optimizer(config)
+        state: State = _init(key, model=make_model(config), optimizer=optimizer)
     return state
 
 
@@ -88,7 +93,8 @@ def train_step(
     Args:
         state: donated when compiled; use the one returned.
         images, labels: the batch's; labels are in [0, 10).
-        model, optimizer: static; see `make_model` and `make_optimizer`.
+        model, optimizer: static; see `make_model` and `make_optimizer`. An optimizer of one's own
+            is the one that `init_state` was given: the same object, since `jit` knows it by that.
 
     Returns:
         The next state and the loss before the step.
