@@ -71,7 +71,7 @@ def fit(
         test_loss, test_accuracy = map(float, evaluate(state.params, *test, model=model))
         if not math.isfinite(loss + test_loss):
             raise FlaxMnistError(
-                f"The loss is not finite in epoch {epoch + 1}: the steps are too large."
+                f"The loss is not finite in epoch {epoch + 1}: take smaller steps."
             )
         lowest = min((row.test_loss for row in metrics), default=math.inf)
         metrics.append(metrics_of(config, n, epoch + 1, seconds, (loss, test_loss, test_accuracy)))
