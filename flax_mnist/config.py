@@ -8,9 +8,10 @@ from typing import Literal, get_args
 
 from flax_mnist.errors import RequestError
 
+#: What a dataset is asked for by.
 DatasetName = Literal["auto", "mnist", "fashion_mnist", "kmnist", "synthetic"]
-Init = Literal["torch", "flax"]
-Precision = Literal["float32", "bfloat16", "float64"]
+Init = Literal["torch", "flax"]  #: Rules for initial weights.
+Precision = Literal["float32", "bfloat16", "float64"]  #: Number formats.
 
 PIXELS, CLASSES = 28 * 28, 10
 

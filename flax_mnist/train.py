@@ -15,6 +15,7 @@ import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Int32, Key, UInt8
 
+from flax_mnist.checks import require_batches, require_labelled, values_checked
 from flax_mnist.config import PIXELS, Config
 from flax_mnist.model import MLP, Params, log_probs, make_model, nll_loss
 
@@ -51,14 +52,19 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
     return sgd(config.learning_rate, config.momentum)
 
 
-def init_state(config: Config) -> State:
-    """The state before the first step; the same for the same config."""
+def init_state(config: Config, optimizer: optax.GradientTransformation | None = None) -> State:
+    """The state before the first step; the same for the same config.
+
+    `optimizer` is any of optax's, for which `train_step` and `train_epoch` must be given the same
+    one; None is the config's.
+    """
     # `jax.random.key` and what is drawn from it follow several of JAX's settings, and Flax's one:
     # the same config shall give the same bits whatever the environment says.
     words = jnp.asarray(np.array([0, config.seed], np.uint32))
     key = jax.random.wrap_key_data(words, impl="threefry2x32")
     with jax.threefry_partitionable(True), flax.config.temp_flip_flag("fix_rng_separator", False):
-        state: State = _init(key, model=make_model(config), optimizer=make_optimizer(config))
+        optimizer = optimizer or make_optimizer(config)
+        state: State = _init(key, model=make_model(config), optimizer=optimizer)
     return state
 
 
@@ -87,11 +93,16 @@ def train_step(
     Args:
         state: donated when compiled; use the one returned.
         images, labels: the batch's; labels are in [0, 10).
-        model, optimizer: static; see `make_model` and `make_optimizer`.
+        model, optimizer: static; see `make_model` and `make_optimizer`. An optimizer of one's own
+            is the one that `init_state` was given: the same object, since `jit` knows it by that.
 
     Returns:
         The next state and the loss before the step.
+
+    Raises:
+        ArgumentError: images or labels are of another type or shape.
     """
+    require_labelled(images, labels)
 
     def loss(params: Params) -> Float[Array, ""]:
         return nll_loss(log_probs(params, images, model), labels)
@@ -133,7 +144,12 @@ def train_steps(
 
     Returns:
         The next state, and the losses with those of these batches.
+
+    Raises:
+        ArgumentError: images, labels, order or batch_size are of another type or shape.
     """
+    require_labelled(images, labels)
+    require_batches(order, batch_size)
 
     def step(
         carry: tuple[State, Losses], rows: Int32[Array | np.ndarray, " batch"]
@@ -162,6 +178,7 @@ def no_losses(model: MLP) -> Losses:
     return Losses(np.zeros((), model.param_dtype), np.zeros((), np.int32))
 
 
+@values_checked
 @functools.partial(
     jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames="state"
 )
@@ -180,6 +197,9 @@ def train_epoch(
     Returns:
         The next state, and the mean of the batches' losses. Each batch counts the same, as in the
         tutorial's `running_loss / len(trainloader)`.
+
+    Raises:
+        ArgumentError: as `train_steps`; or labels or rows that are NumPy's are out of range.
     """
     none = no_losses(model)
     state, losses = train_steps(

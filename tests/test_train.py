@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from flax_mnist import Config, Dataset, init_state, train_epoch, train_step
@@ -72,6 +73,25 @@ def test_momentum_accumulates_gradients_as_torch_does(dataset):
         velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, gradient(params))
         params = jax.tree.map(lambda p, v: p - 0.1 * v, params, velocity)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.params, params)
+
+
+def test_an_optimizer_of_ones_own_trains(dataset):
+    """Sign descent, which no setting gives: each weight moves by the rate, or not at all."""
+    optimizer, model = optax.sign_sgd(2**-7), make_model(Config())
+    start = init_state(Config())
+    state = init_state(Config(), optimizer)
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(optimizer.init(start.params))
+    order = epoch_order(0, 0, 1000)
+    state, loss = train_epoch(
+        state, *dataset.train, order, model=model, optimizer=optimizer, batch_size=1000
+    )
+    assert float(loss) == pytest.approx(2.3, abs=0.1)
+    for before, after in zip(
+        jax.tree.leaves(start.params), jax.tree.leaves(state.params), strict=True
+    ):
+        moved = np.abs(np.asarray(after, np.float64) - before)
+        np.testing.assert_allclose(moved[moved > 0], 2**-7, rtol=1e-5)
+        assert (moved > 0).mean() > 0.5
 
 
 def test_the_learning_rate_can_be_vmapped(dataset):

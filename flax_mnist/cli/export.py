@@ -10,8 +10,8 @@ from flax_mnist.cli.flags import Machine, RunOrFile, by_default, run_of
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
 
-Form = Literal["safetensors", "torch", "stablehlo"]
-FORMS = "{" + ",".join(get_args(Form)) + "}"
+Form = Literal["safetensors", "torch", "stablehlo"]  #: What is written.
+FORMS = "{" + ",".join(get_args(Form)) + "}"  #: The same, as help shows it.
 #: What a file of such a name holds.
 SUFFIXES: dict[str, Form] = {
     "": "safetensors", ".safetensors": "safetensors", ".pt": "torch", ".pth": "torch",

@@ -98,12 +98,16 @@ def parse(
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
+#: Trained weights.
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
-OptionalDir = Annotated[Path | None, optional("DIR")]
+OptionalDir = Annotated[Path | None, optional("DIR")]  #: A folder, or none.
+#: Images.
 DataDir = Annotated[
     Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}, or tensorflow-datasets' own")
 ]
+#: Images, where the run says which.
 RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's, or as for train")]
+#: Their name, where the run says which.
 RunDataset = Annotated[DatasetName | None, by_default(DATASETS, "the run's; for a file, auto")]
 
 

@@ -16,7 +16,7 @@ from flax_mnist.show import terminal, text
 if TYPE_CHECKING:
     from flax_mnist.show.inspection import Step
 
-Section = Literal["layers", "jaxpr", "products", "cost"]
+Section = Literal["layers", "jaxpr", "products", "cost"]  #: Parts of what is printed.
 
 
 @dataclasses.dataclass(frozen=True)

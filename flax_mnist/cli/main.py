@@ -29,6 +29,7 @@ from flax_mnist.cli.train import Train
 from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.show import terminal
 
+#: All subcommands.
 Command = (
     Train | Sweep | Evaluate | Predict | Plot | Runs | Report | Export | Import | Inspect | Doctor
     | Completion

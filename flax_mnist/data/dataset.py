@@ -1,5 +1,6 @@
 """From a name and a folder to images and labels."""
 
+import difflib
 import hashlib
 import os
 import warnings
@@ -106,11 +107,15 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
     an empty one: into these two is downloaded what they lack, into no other.
 
     Raises:
-        RequestError: `data_dir` is no folder or file, or holds none of the forms, a part of one, or
-            another dataset.
+        RequestError: there is no dataset of that name; or `data_dir` is no folder or file, or holds
+            none of the forms, a part of one, or another dataset.
         DataError: a file that was found is damaged.
         DownloadError: the dataset is not on disk and its server cannot be reached.
     """
+    if name not in get_args(DatasetName):
+        near = difflib.get_close_matches(name, get_args(DatasetName), n=1)
+        meant = f"did you mean {near[0]}? There" if near else "there"
+        raise RequestError(f"{name}: {meant} are {', '.join(get_args(DatasetName))}.")
     if name == "synthetic":
         return _synthetic()
     if name == "auto" and data_dir is None:

@@ -15,9 +15,10 @@ from flax_mnist.config import CLASSES, PIXELS, Config, DatasetName
 from flax_mnist.data import environment as data_environment
 from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_readable
 from flax_mnist.devices import environment
-from flax_mnist.errors import FlaxMnistError
+from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.model import MLP, Params, make_model
 from flax_mnist.store import run_folder
+from flax_mnist.store.metrics import Metrics, read_metrics
 from flax_mnist.store.record import Record, read_config, write_config
 from flax_mnist.store.weights import (
     StateDict,
@@ -51,6 +52,16 @@ class TrainedModel(NamedTuple):
         return tuple(self.class_names) == DIGITS
 
 
+class LoadedRun(NamedTuple):
+    """A run that is over, as `load_run` finds it."""
+
+    folder: Path
+    config: Config
+    model: MLP
+    params: Params
+    metrics: list[Metrics]  #: Of its epochs; none of a run that was imported.
+
+
 class Imported(NamedTuple):
     """A run folder that was made of a file of weights."""
 
@@ -75,6 +86,22 @@ def load(path: Path, start: StartJax) -> TrainedModel:
         config = config_of(weights)
     start(config)
     return TrainedModel(path, make_model(config), from_torch_state_dict(weights), record)
+
+
+def load_run(folder: Path | str) -> LoadedRun:
+    """What a run folder holds.
+
+    Raises:
+        RequestError: it holds no run, or one in float64 while `jax_enable_x64` is off.
+        DataError: what it holds is damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise RequestError(f"{path}: is no run folder.")
+    config = read_config(path).config
+    trained = load(path, lambda _: jax.devices()[0])
+    metrics = read_metrics(path) if (path / run_folder.METRICS).exists() else []
+    return LoadedRun(path, config, trained.model, trained.params, metrics)
 
 
 def config_of(weights: StateDict) -> Config:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     from flax_mnist.store.metrics import Metrics
     from flax_mnist.store.outcomes import Setting
 
-Rows = Sequence[Sequence[str]]
+Rows = Sequence[Sequence[str]]  #: Of a table, cell by cell.
 
 SWEEP_LEGEND = """
 Means over the seeds, and their standard deviations. correct: of the test

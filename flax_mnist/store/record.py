@@ -20,7 +20,7 @@ from flax_mnist.store.run_folder import CONFIG
 if TYPE_CHECKING:
     from flax_mnist.data.dataset import Dataset
 
-Kind = TypeVar("Kind")
+Kind = TypeVar("Kind")  #: Of a value in `config.json`.
 
 
 class Record(NamedTuple):
