@@ -21,10 +21,10 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-Array: TypeAlias = jax.Array | np.ndarray
-Scalar: TypeAlias = Float[jax.Array | np.floating, ""]
-# (kernel, bias), as Flax keeps them; PyTorch's nn.Linear.weight is kernel.T. Each layer has sizes
-# of its own, so that nothing checks them: jaxtyping's sign for that is the underscore.
+Array: TypeAlias = jax.Array | np.ndarray  #: On the device, or NumPy's: the formulas are the same.
+Scalar: TypeAlias = Float[jax.Array | np.floating, ""]  #: A number, as both keep one.
+#: (kernel, bias), as Flax keeps them; PyTorch's nn.Linear.weight is kernel.T. Each layer has sizes
+#: of its own, so that nothing checks them: jaxtyping's sign for that is the underscore.
 Layer: TypeAlias = tuple[Float[Array, "_in _out"], Float[Array, " _out"]]
 
 

@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args
 
 from flax_mnist.errors import RequestError
 
+#: What a dataset is asked for by.
 DatasetName = Literal["auto", "mnist", "fashion_mnist", "kmnist", "synthetic"]
-Init = Literal["torch", "flax"]
-Precision = Literal["float32", "bfloat16", "float64"]
-Optimizer = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["constant", "cosine", "linear"]
+Init = Literal["torch", "flax"]  #: Rules for initial weights.
+Precision = Literal["float32", "bfloat16", "float64"]  #: Number formats.
+Optimizer = Literal["sgd", "adam", "adamw"]  #: What a gradient becomes a step by.
+Schedule = Literal["constant", "cosine", "linear"]  #: How the rate falls.
 
 PIXELS, CLASSES = 28 * 28, 10
 WEIGHT_DECAY = 0.01  #: That of `torch.optim.AdamW`; optax's own is 0.0001.
@@ -148,13 +149,13 @@ class CheckpointPolicy:
 
     def steps(self, steps_per_epoch: int) -> float:
         """At most, between two checkpoints; infinite, if there are to be none."""
-        match = re.fullmatch(r"(\d{1,9}) ?(step|epoch)?s?", self.every)
+        match = re.fullmatch(r"(\d{1,9})( ?(step|epoch)s?)?", self.every)
         if match is None:
             raise RequestError(
                 f"checkpoint-every is {self.every!r}; it must be a number of epochs, "
                 "such as 2, or of steps, such as 100steps."
             )
-        unit = 1 if match[2] == "step" else steps_per_epoch
+        unit = 1 if match[3] == "step" else steps_per_epoch
         return int(match[1]) * unit or math.inf
 
 

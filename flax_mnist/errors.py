@@ -28,6 +28,10 @@ class RequestError(FlaxMnistError):
     exit_code = 2
 
 
+class ArgumentError(RequestError, ValueError):
+    """An argument of a function of arrays is not what it must be. The message names it."""
+
+
 class DataError(FlaxMnistError):
     """A file that was found does not hold what it must hold. Exit code 1."""
 

@@ -1,5 +1,6 @@
 """The network, its input and its losses: pure functions of arrays."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, UInt8
 
+from flax_mnist.checks import require_float64
 from flax_mnist.config import CLASSES, Config, Init
 
 Params = dict[str, dict[str, Float[Array, "..."]]]
@@ -22,10 +24,14 @@ class MLP(nn.Module):
     with `method="logits"` it stops before the log-softmax.
     """
 
-    hidden_sizes: tuple[int, ...] = Config.hidden_sizes
+    hidden_sizes: Sequence[int] = Config.hidden_sizes
     init_rule: Init = Config.init
     dtype: DTypeLike = jnp.float32  #: Of the products and activations.
     param_dtype: DTypeLike = jnp.float32  #: Of the weights, the logits and the log-probabilities.
+
+    def __post_init__(self) -> None:
+        self.hidden_sizes = tuple(self.hidden_sizes)  # a list has no hash, by which jit knows it
+        super().__post_init__()
 
     def __call__(self, inputs: Float[Array, "batch 784"]) -> Float[Array, "batch 10"]:
         """Log-probabilities, of `param_dtype`."""
@@ -68,12 +74,17 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
 
 
 def make_model(config: Config) -> MLP:
-    """The network that `config` describes; `config.sums_in_float64` needs `jax_enable_x64`.
+    """The network that `config` describes.
 
     A deterministic float32 network computes its activations in float64 from weights in float32.
     Adding up a gradient in another order, as other devices do, then changes its last bits in
     float64, and next to none of what is left when it is rounded to float32.
+
+    Raises:
+        RequestError: it takes float64, and `jax_enable_x64` is off.
     """
+    if config.sums_in_float64:
+        require_float64("float64 and deterministic networks need")
     products = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
     return MLP(
         config.hidden_sizes,

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Int32, Key, UInt8
 
+from flax_mnist.checks import require_batches, require_labelled, values_checked
 from flax_mnist.config import PIXELS, WEIGHT_DECAY, Config, Schedule
 from flax_mnist.errors import RequestError
 from flax_mnist.model import MLP, Params, log_probs, make_model, nll_loss
@@ -169,7 +170,11 @@ def train_step(
 
     Returns:
         The next state and the loss before the step.
+
+    Raises:
+        ArgumentError: images or labels are of another type or shape.
     """
+    require_labelled(images, labels)
 
     def loss(params: Params) -> Float[Array, ""]:
         return nll_loss(log_probs(params, images, model), labels)
@@ -211,7 +216,12 @@ def train_steps(
 
     Returns:
         The next state, and the losses with those of these batches.
+
+    Raises:
+        ArgumentError: images, labels, order or batch_size are of another type or shape.
     """
+    require_labelled(images, labels)
+    require_batches(order, batch_size)
 
     def step(
         carry: tuple[State, Losses], rows: Int32[Array | np.ndarray, " batch"]
@@ -240,6 +250,7 @@ def no_losses(model: MLP) -> Losses:
     return Losses(np.zeros((), model.param_dtype), np.zeros((), np.int32))
 
 
+@values_checked
 @functools.partial(
     jax.jit, static_argnames=("model", "optimizer", "batch_size"), donate_argnames="state"
 )
@@ -258,6 +269,9 @@ def train_epoch(
     Returns:
         The next state, and the mean of the batches' losses. Each batch counts the same, as in the
         tutorial's `running_loss / len(trainloader)`.
+
+    Raises:
+        ArgumentError: as `train_steps`; or labels or rows that are NumPy's are out of range.
     """
     none = no_losses(model)
     state, losses = train_steps(

@@ -18,3 +18,8 @@ def test_every_public_name_is_there():
     assert sorted(typed) == flax_mnist.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         flax_mnist.nothing  # noqa: B018
+
+
+def test_an_editor_is_told_of_them():
+    assert set(flax_mnist.__all__) <= set(dir(flax_mnist))
+    assert {"epoch_order", "make_model", "read_image", "save_weights"} <= set(dir(flax_mnist))

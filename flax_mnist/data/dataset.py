@@ -1,17 +1,18 @@
 """From a name and a folder to images and labels."""
 
+import difflib
 import hashlib
 import os
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Int32, UInt8
 
 from flax_mnist.config import DatasetName
-from flax_mnist.data import forms, idx, synthetic, tfds
+from flax_mnist.data import environment, forms, idx, synthetic, tfds
 from flax_mnist.data.download import DownloadError
 from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 
@@ -107,11 +108,15 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
     an empty one: into these two is downloaded what they lack, into no other.
 
     Raises:
-        RequestError: `data_dir` is no folder or file, or holds none of the forms, a part of one, or
-            another dataset.
+        RequestError: there is no dataset of that name; or `data_dir` is no folder or file, or holds
+            none of the forms, a part of one, or another dataset.
         DataError: a file that was found is damaged.
         DownloadError: the dataset is not on disk and its server cannot be reached.
     """
+    if name not in get_args(DatasetName):
+        near = difflib.get_close_matches(name, get_args(DatasetName), n=1)
+        meant = f"did you mean {near[0]}? There" if near else "there"
+        raise RequestError(f"{name}: {meant} are {', '.join(get_args(DatasetName))}.")
     if name == "synthetic":
         return _synthetic()
     if name == "auto" and data_dir is None:
@@ -136,6 +141,31 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
     return _from_tfds(name, data_dir)
 
 
+def identify(data_dir: Path) -> Dataset:
+    """What a folder or a file holds, whichever dataset it is; nothing is downloaded.
+
+    Raises:
+        RequestError: it is not there, or holds none of the forms, or a part of one.
+        DataError: a file is damaged.
+    """
+    require_readable(data_dir)
+    refusals = []
+    for name in get_args(DatasetName):
+        if name not in KNOWN:
+            continue
+        try:
+            if found := forms.find(data_dir, name, _inner_folders(name)):
+                return _read(name, found)
+            if data_dir.is_dir() and tfds.find_dataset(name, data_dir):
+                return _from_tfds(name, data_dir)
+        except RequestError as error:  # it may be of another dataset
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
+    has = forms.what_is_in(data_dir) or "nothing"
+    raise RequestError(f"{data_dir}: holds {has}, but none of the forms: {forms.READ}.")
+
+
 def require_readable(data_dir: Path) -> None:
     """Raises RequestError if `data_dir` is neither a folder nor a file, or may not be read."""
     path = Path(os.path.expanduser(data_dir))
@@ -146,7 +176,8 @@ def require_readable(data_dir: Path) -> None:
             os.scandir(path).close()
     except OSError as error:
         raise RequestError(
-            f"{data_dir}: is no folder or file to read ({error.strerror}). Look at --data-dir."
+            f"{data_dir}: is no folder or file to read ({error.strerror}). Look at --data-dir "
+            f"or {environment.DATA_DIR}."
         ) from error
 
 

@@ -16,7 +16,7 @@ from flax_mnist.config import Config
 from flax_mnist.errors import FlaxMnistWarning, RequestError
 from flax_mnist.files import cache_dir
 
-DeviceName = Literal["auto", "cpu", "gpu", "tpu"]
+DeviceName = Literal["auto", "cpu", "gpu", "tpu"]  #: Kinds of devices; `auto` is JAX's choice.
 
 _EXTRAS = {"gpu": "flax-mnist[cuda13] or [cuda12]", "tpu": "flax-mnist[tpu]"}
 # Settings that help to find mistakes, and break a program that has none: a loss is looked at by

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flax_mnist.errors import RequestError
 
-Tree = TypeVar("Tree")
+Tree = TypeVar("Tree")  #: Any pytree of arrays.
 BATCH = "batch"
 
 

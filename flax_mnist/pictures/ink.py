@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-Invert = Literal["auto", "yes", "no"]
+Invert = Literal["auto", "yes", "no"]  #: Whether ink is darker than its ground; `auto` looks.
 WIDEST_STROKE = 1 / 3  #: Of the shorter side.
 GRAIN = 1 / 600  #: Of the longer side: what is finer than that is blurred, as a sensor's noise is.
 COARSE = 4  #: One of so many rows and columns is looked at to choose a channel.

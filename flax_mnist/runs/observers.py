@@ -21,7 +21,7 @@ from flax_mnist.store.weights import save_weights
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-Ending = Literal["done", "stopped", "failed"]
+Ending = Literal["done", "stopped", "failed"]  #: How a training ends: see `Observer.end`.
 
 
 class Start(NamedTuple):

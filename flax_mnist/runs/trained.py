@@ -14,12 +14,14 @@ from jaxtyping import Float, UInt8
 
 from flax_mnist import evaluation
 from flax_mnist.config import CLASSES, PIXELS, Config, DatasetName
+from flax_mnist.data import environment as data_environment
 from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_readable
 from flax_mnist.devices import environment
 from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
 from flax_mnist.files import read
 from flax_mnist.model import MLP, Params, make_model
 from flax_mnist.store import run_folder
+from flax_mnist.store.metrics import Metrics, read_metrics
 from flax_mnist.store.record import Record, read_config, write_config
 from flax_mnist.store.weights import (
     StateDict,
@@ -53,6 +55,16 @@ class TrainedModel(NamedTuple):
         return tuple(self.class_names) == DIGITS
 
 
+class LoadedRun(NamedTuple):
+    """A run that is over, as `load_run` finds it."""
+
+    folder: Path
+    config: Config
+    model: MLP
+    params: Params
+    metrics: list[Metrics]  #: Of its epochs; none of a run that was imported.
+
+
 class FirstWeights(NamedTuple):
     """Weights that a training begins with."""
 
@@ -82,6 +94,22 @@ def load(path: Path, start: StartJax) -> TrainedModel:
         config = config_of(weights)
     start(config)
     return TrainedModel(path, make_model(config), from_torch_state_dict(weights), record)
+
+
+def load_run(folder: Path | str) -> LoadedRun:
+    """What a run folder holds.
+
+    Raises:
+        RequestError: it holds no run, or one in float64 while `jax_enable_x64` is off.
+        DataError: what it holds is damaged.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise RequestError(f"{path}: is no run folder.")
+    config = read_config(path).config
+    trained = load(path, lambda _: jax.devices()[0])
+    metrics = read_metrics(path) if (path / run_folder.METRICS).exists() else []
+    return LoadedRun(path, config, trained.model, trained.params, metrics)
 
 
 def _file(path: Path) -> Path:
@@ -123,10 +151,10 @@ def config_of(weights: StateDict) -> Config:
 
 
 def load_images(name: DatasetName | None, data_dir: Path | None, record: Record | None) -> Dataset:
-    """The images that are asked for; where nothing is, those of the run."""
+    """The images that are asked for; where nothing is, those of the run, and then by variable."""
     if record is not None and name in (None, record.dataset):
         name, data_dir = record.dataset, data_dir or record.data_dir
-    return load_dataset(name or "auto", data_dir)
+    return load_dataset(name or "auto", data_dir or data_environment.data_dir())
 
 
 def score(trained: TrainedModel, dataset: Dataset) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from flax_mnist.store.metrics import Metrics
 #: Okabe and Ito's, safe for the colour-blind, https://jfly.uni-koeln.de/color/, but for their
 #: yellow, which white ground swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-BLUE, GREY = COLOURS[0], "#BBBBBB"
+BLUE, VERMILION, GREY = *COLOURS[:2], "#BBBBBB"
 MARKERS = "osD^vP*X<>p"  #: 11, beside 7 colours: no pair of them comes twice in 77 runs.
 
 LONGEST_NAME = 40  #: Characters.

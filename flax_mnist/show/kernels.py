@@ -17,7 +17,7 @@ from flax_mnist.show.figures import GREY
 MOST_UNITS, MOST_COLUMNS = 256, 16  #: That a picture shows.
 TILE = 29  #: Pixels a side of a unit's 28x28 with the gap beside it.
 DIVERGING = "RdBu_r"
-SHORTEST_FRAME, LONGEST_FRAME, LONGEST_GIF = 40, 500, 10_000  #: Milliseconds.
+SHORTEST_FRAME, LONGEST_FRAME, LONGEST_GIF, LAST_FRAME = 40, 500, 10_000, 3000  #: Milliseconds.
 
 
 def draw_weights(kernel: Float[np.ndarray, "784 units"]) -> Figure:
@@ -43,6 +43,8 @@ def draw_weights(kernel: Float[np.ndarray, "784 units"]) -> Figure:
 def save_weights_gif(kernels: Mapping[int, Float[np.ndarray, "784 units"]], path: Path) -> None:
     """Writes `draw_weights` of several epochs as an animated GIF, all of it or nothing.
 
+    It rests on the last one before it begins again.
+
     The kernels are those after an epoch, by its number; 0 is before the first.
     """
     figure = draw_weights(next(iter(kernels.values())))
@@ -56,13 +58,14 @@ def save_weights_gif(kernels: Mapping[int, Float[np.ndarray, "784 units"]], path
         picture.set_data(_mosaic(kernel))
         axes.set_title(f"{title}, epoch {epoch}", fontsize=10)
         drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=100)
+        figure.savefig(drawn, format="png", dpi=72)
         figure.set_layout_engine("none")  # all are laid out as the first one is
         frame = Image.open(drawn).convert("RGB")
         frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
     file = io.BytesIO()
     duration = min(LONGEST_FRAME, max(SHORTEST_FRAME, LONGEST_GIF // len(frames)))
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+    durations = [*[duration] * (len(frames) - 1), LAST_FRAME]
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
     write_atomically(path, file.getvalue())
 
 
@@ -89,9 +92,9 @@ def _bound(kernel: Float[np.ndarray, "784 units"]) -> float:
 
 
 def _palette() -> Image.Image:
-    """The 256 colours of a GIF: the weights', and greys for the rest."""
-    weights = colormaps[DIVERGING](np.linspace(0, 1, 216), bytes=True)[:, :3]
-    greys = np.linspace(0, 255, 40)[:, None].repeat(3, axis=1)
+    """The colours of a GIF: the weights', and greys for the rest. Fewer make a smaller file."""
+    weights = colormaps[DIVERGING](np.linspace(0, 1, 56), bytes=True)[:, :3]
+    greys = np.linspace(0, 255, 8)[:, None].repeat(3, axis=1)
     palette = Image.new("P", (1, 1))
     palette.putpalette(np.concatenate([weights, greys]).astype(np.uint8).tobytes())
     return palette

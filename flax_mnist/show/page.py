@@ -14,6 +14,7 @@ import json
 import shlex
 import string
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -22,14 +23,14 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from PIL import Image
 
-from flax_mnist import __version__
+from flax_mnist import __version__, scoring
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import DIGITS
 from flax_mnist.errors import RequestError
 from flax_mnist.show import text
 from flax_mnist.show.figures import draw_curves
 from flax_mnist.show.prediction import Prediction
-from flax_mnist.show.results import Findings, draw_confusion
+from flax_mnist.show.results import Findings, draw_calibration, draw_classes, draw_confusion
 from flax_mnist.store.metrics import Metrics
 
 MAX_WEIGHTS = 20_000_000  #: More make a page of over 100 MB, which no browser opens gladly.
@@ -49,6 +50,9 @@ NOT_MNIST = (
     "on synthetic digits, which the program draws itself.</p>"
 )
 
+# Shown where a figure is wider than the window.
+SIDEWAYS = '<p class="faint sideways">Wider than the window: it scrolls sideways.</p>'
+
 # A row of the tables of facts, and one of the canvas's.
 ROW = '<tr><th scope="row">{}</th><td>{}</td></tr>'
 BAR = '<tr><th scope="row">{}</th><td><i></i></td><td><data value="0"></data></td></tr>'
@@ -61,6 +65,7 @@ class History(NamedTuple):
     config: Config
     environment: Mapping[str, Any]  #: Versions, device and command, as `config.json` has them.
     metrics: Sequence[Metrics]  #: Of its epochs.
+    date: str  #: When it began, or last went on.
 
 
 def require_room(state_dict: Mapping[str, Float[np.ndarray, "*_shape"]]) -> None:
@@ -94,11 +99,17 @@ def render(
         loss=f"{findings.loss:.4f}",
         epochs=len(metrics),
         seconds=f"{sum(row.seconds for row in metrics):.1f}",
+        date=history.date,
         subject="a digit" if dataset.class_names == DIGITS else "one of the ten classes",
         bars="\n".join(BAR.format(html.escape(name)) for name in dataset.class_names),
         agreement=AGREEMENT[config.precision],
+        sideways=SIDEWAYS,
         curves=_svg(draw_curves({history.name: metrics})),
         confusion=_svg(draw_confusion(confusion, dataset.class_names)),
+        classes=_svg(draw_classes(confusion, dataset.class_names)),
+        calibration=_svg(
+            draw_calibration(scoring.calibration(findings.probabilities, dataset.test.labels))
+        ),
         mistakes="\n".join(
             ["<ul>", *mistakes, "</ul>"] if mistakes else ["<p>There are none.</p>"]
         ),
@@ -106,10 +117,27 @@ def render(
             {"dataset": dataset.name, "images": dataset.source}
             | {k.replace("_", " "): v for k, v in dataclasses.asdict(config).items()}
         ),
-        environment=_table(history.environment),
+        command=html.escape(shlex.join(["flax-mnist", *history.environment.get("command", ())])),
+        environment=_table({k: v for k, v in history.environment.items() if k != "command"}),
         version=__version__,
         network=_network(state_dict),
     )
+
+
+def without_folders(value: Any) -> Any:
+    """What a run's record says, all that is in it, with no more of an absolute path than its name.
+
+    Where somebody keeps his files, and what he is called there, is nobody's business.
+    """
+    match value:
+        case dict():
+            return {name: without_folders(each) for name, each in value.items()}
+        case list():
+            return [without_folders(each) for each in value]
+        case str():
+            head, equals, path = value.rpartition("=")  # a flag and its value may be one word
+            return head + equals + (PurePath(path).name if PurePath(path).is_absolute() else path)
+    return value
 
 
 def _svg(figure: Figure) -> str:
@@ -138,7 +166,7 @@ def _table(values: Mapping[str, Any]) -> str:
             rows.append(_table(value))
         else:
             is_list = isinstance(value, list | tuple)
-            written = shlex.join(map(str, value)) if is_list else str(value) or "none"
+            written = " ".join(map(str, value)) if is_list else str(value) or "none"
             rows.append(ROW.format(html.escape(name), html.escape(written)))
     return "\n".join(rows)
 

@@ -35,6 +35,11 @@ class Prediction(NamedTuple):
         return self.names[int(np.argmax(self.probabilities))]
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether that is known not to be its class."""
+        return self.label not in (None, self.likeliest)
+
+    @property
     def confidence(self) -> float:
         """The probability of the likeliest class."""
         return max(self.probabilities)

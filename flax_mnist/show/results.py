@@ -19,7 +19,7 @@ from flax_mnist.data.dataset import Dataset
 from flax_mnist.errors import RequestError
 from flax_mnist.files import write_atomically
 from flax_mnist.scoring import Calibration
-from flax_mnist.show.figures import BLUE, GREY, open_axes, percent, save, shortened
+from flax_mnist.show.figures import BLUE, GREY, VERMILION, open_axes, percent, save, shortened
 from flax_mnist.show.prediction import Prediction
 
 PREDICTION_COLUMNS, MISTAKE_COLUMNS = 3, 5
@@ -161,9 +161,8 @@ def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
     some = f"{len(mistakes)} of {count:,} mistakes, the most confident first"
     figure.suptitle(some if mistakes else "No mistakes")
     for i, mistake in enumerate(mistakes, start=1):
-        axes = figure.add_subplot(rows, MISTAKE_COLUMNS, i, xticks=[], yticks=[])
-        axes.imshow(mistake.image, cmap="gray_r", vmin=0, vmax=255)
-        axes.spines[:].set_color(GREY)
+        axes = figure.add_subplot(rows, MISTAKE_COLUMNS, i)
+        _draw_image(axes, mistake, GREY)
         said = f"predicted: {mistake.likeliest}, {mistake.confidence:.1%}"
         axes.set_title(f"{mistake.title}\ntrue: {mistake.label}\n{said}", fontsize=7.5)
     return figure
@@ -172,32 +171,40 @@ def draw_mistakes(mistakes: Sequence[Prediction], count: int) -> Figure:
 def draw_predictions(predictions: Sequence[Prediction]) -> Figure:
     """Each image beside a bar for each class, the likeliest in colour, as the tutorial ends.
 
-    Of those that were found on a picture it comes first, a box around what was read.
+    Where it is not the label it is of another colour, as is the image's frame, and is said to be
+    wrong. Of those that were found on a picture it comes first, a box around what was read.
     """
     columns = min(len(predictions), PREDICTION_COLUMNS)
     rows = math.ceil(len(predictions) / columns)
     pictured = any(prediction.reading for prediction in predictions)
     figure = Figure(
-        figsize=((7.8 if pictured else 5.2) * columns, 2.9 * rows), layout="constrained"
+        figsize=((7.8 if pictured else 5.2) * columns, 3.1 * rows), layout="constrained"
     )
-    cells = figure.subfigures(rows, columns, squeeze=False).flat
+    # A title is nearer to its picture than to the one above.
+    cells = figure.subfigures(rows, columns, squeeze=False, hspace=0.1).flat
     for cell, prediction in zip(cells, predictions, strict=False):
         widths = (1.2, 1, 1.1) if pictured else (1, 1.1)
         *found_on, picture, bars = cell.subplots(1, len(widths), width_ratios=widths)
         for axes in found_on:
             _draw_picture(axes, prediction)
-        picture.imshow(prediction.image, cmap="gray_r", vmin=0, vmax=255)
-        picture.set_axis_off()
+        colour = VERMILION if prediction.is_wrong else BLUE
+        _draw_image(picture, prediction, VERMILION if prediction.is_wrong else GREY)
         truth = "" if prediction.label is None else f", label: {prediction.label}"
         cell.suptitle(shortened(prediction.title) + truth, fontsize=9, parse_math=False)
-        colours = [BLUE if name == prediction.likeliest else GREY for name in prediction.names]
+        colours = [colour if name == prediction.likeliest else GREY for name in prediction.names]
         bars.barh(prediction.names, prediction.probabilities, color=colours)
         bars.invert_yaxis()
         bars.set(xlim=(0, 1), xlabel="probability")
         said = f"{prediction.likeliest}: {prediction.confidence:.1%}"
-        bars.set_title(said, fontsize=9, color=BLUE)
+        bars.set_title(said + ", wrong" * prediction.is_wrong, fontsize=9, color=colour)
         bars.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _draw_image(axes: Axes, prediction: Prediction, frame: str) -> None:
+    axes.imshow(prediction.image, cmap="gray_r", vmin=0, vmax=255)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color(frame)
 
 
 def _draw_picture(axes: Axes, prediction: Prediction) -> None:

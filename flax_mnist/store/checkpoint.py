@@ -37,7 +37,7 @@ from flax_mnist.train import Losses, State
 
 FOLDER = "checkpoints"
 PARTIAL, DAMAGED = ".partial", ".damaged"
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[Any]]  #: By the paths to them in the state.
 _NAME = re.compile(r"(0|[1-9][0-9]*)\.safetensors")
 # Stands there once: within JSON's strings, those of `run` too, a quote follows a backslash.
 _BEFORE_DIGEST, _DIGITS = b'"sha256":"', 64

@@ -20,7 +20,7 @@ from flax_mnist.store.run_folder import CONFIG
 if TYPE_CHECKING:
     from flax_mnist.data.dataset import Dataset
 
-Kind = TypeVar("Kind")
+Kind = TypeVar("Kind")  #: Of a value in `config.json`.
 
 
 class Record(NamedTuple):
@@ -104,6 +104,8 @@ def read_config_text(path: Path) -> str:
     try:
         return read(file).decode()
     except FileNotFoundError as error:
+        if not path.is_dir():
+            raise RequestError(f"{path}: there is no such file or folder.") from error
         raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: damaged ({error}).") from error

@@ -19,6 +19,7 @@ import safetensors.numpy
 from jax import Array
 from numpy.typing import NDArray
 
+from flax_mnist.checks import require_float64
 from flax_mnist.config import CLASSES, MAX_WEIGHTS, PIXELS
 from flax_mnist.errors import DataError, FlaxMnistError, FlaxMnistWarning, RequestError
 from flax_mnist.files import write_atomically
@@ -26,7 +27,7 @@ from flax_mnist.model import Params
 from flax_mnist.store.naming import KINDS, in_order
 from flax_mnist.store.torch_files import read_torch
 
-StateDict = dict[str, NDArray[np.floating]]
+StateDict = dict[str, NDArray[np.floating]]  #: Arrays by PyTorch's names.
 MAX_BYTES = 10**10  #: A larger file is not read; the largest network there is in float64 has 8 GB.
 #: Of safetensors, the number formats that are read.
 DTYPES = {"F16": np.float16, "BF16": jnp.bfloat16, "F32": np.float32, "F64": np.float64}
@@ -60,8 +61,8 @@ def from_torch_state_dict(state_dict: Mapping[str, NDArray[Any]]) -> Params:
         RequestError: they are float64, and JAX would make them float32.
     """
     check_state_dict(state_dict)
-    if state_dict["0.bias"].dtype == np.float64 and jnp.result_type(float) != np.float64:
-        raise RequestError("float64 weights need float64 in JAX: switch jax_enable_x64 on.")
+    if state_dict["0.bias"].dtype == np.float64:
+        require_float64("float64 weights need")
     params: Params = {}
     for i in range(len(state_dict) // 2):
         kernel: Array = jnp.asarray(np.asarray(state_dict[f"{2 * i}.weight"]).T)
@@ -117,9 +118,9 @@ def _too_many(arrays: Mapping[str, NDArray[Any]]) -> bool:
     return sum(array.size for array in arrays.values() if array.ndim == 2) > MAX_WEIGHTS
 
 
-def save_weights(path: Path, params: Params) -> None:
+def save_weights(path: Path | str, params: Params) -> None:
     """Writes the parameters to a safetensors file that PyTorch can load, all of it or nothing."""
-    write_atomically(path, safetensors.numpy.save(to_torch_state_dict(params)))
+    write_atomically(Path(path), safetensors.numpy.save(to_torch_state_dict(params)))
 
 
 def to_safetensors(params: Params) -> bytes:
@@ -136,9 +137,9 @@ def to_safetensors(params: Params) -> bytes:
     return content
 
 
-def load_weights(path: Path) -> StateDict:
+def load_weights(path: Path | str) -> StateDict:
     """The state dict that `read_weights` finds, with the tutorial's names."""
-    return read_weights(path).state_dict
+    return read_weights(Path(path)).state_dict
 
 
 def read_weights(path: Path) -> WeightsFile:

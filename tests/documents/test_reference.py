@@ -149,3 +149,24 @@ def test_it_finds_fault_with_a_name_that_is_not_there(tmp_path: Path) -> None:
     assert built.returncode != 0
     assert "flax_mnist.gone" in built.stderr
     assert "jax.Array" not in built.stderr
+
+
+def test_every_type_of_the_package_is_defined_in_it(pages: str) -> None:
+    """Also a name for a choice of words, or for a shape, that an argument or a field bears."""
+    homes = {
+        target.id: module
+        for module, tree in MODULES.items()
+        for node in tree.body
+        for target in getattr(node, "targets", [getattr(node, "target", None)])
+        if isinstance(target, ast.Name) and not target.id.startswith("_")
+    }
+    borne = {
+        part.id
+        for tree in MODULES.values()
+        for node in ast.walk(tree)
+        for said in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        for part in ast.walk(said or ast.Constant(None))
+        if isinstance(part, ast.Name) and part.id in homes
+    }
+    assert {"Params", "DatasetName", "StateDict"} <= borne
+    assert {name for name in borne if f'id="{homes[name]}.{name}"' not in pages} == set()

@@ -39,7 +39,7 @@ def render(
     metrics = [Metrics(1, 16, 2.3, 2.2, 0.1, 0.5, 2000.0)]
     dataset = Dataset(dataset_name, "somewhere", tuple(class_names), train, test)
     return page.render(
-        page.History(name, config, environment or {"device": "cpu: cpu"}, metrics),
+        page.History(name, config, environment or {"device": "cpu: cpu"}, metrics, "2026-11-27"),
         Findings(dataset, 2.2, probabilities),
         to_torch_state_dict(params),
     )

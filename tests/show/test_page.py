@@ -7,7 +7,9 @@ import html
 import io
 import json
 import re
+import shlex
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,48 @@ def test_the_runs_figures_stand_in_it(run_dir, page_file, params, digits):
     wrong = [i for i in np.argsort(-probabilities.max(1)) if said[i] != labels[i]][:24]
     shown = re.findall(r"(\d) → (\d) (\S+%)", text)
     assert shown == [(str(labels[i]), str(said[i]), f"{probabilities[i].max():.1%}") for i in wrong]
+
+
+def test_it_says_when_and_by_which_command(page_file, run_dir):
+    page = page_file.read_text("utf-8")
+    started = datetime.fromtimestamp((run_dir / "config.json").stat().st_mtime)
+    assert f"trained on {started:%Y-%m-%d}" in text_of(page)
+    (command,) = re.findall(r"<pre><code>(.*?)</code></pre>", page)
+    program, *arguments = shlex.split(html.unescape(command))
+    recorded = json.loads((run_dir / "config.json").read_text())["environment"]["command"]
+    assert program == "flax-mnist"
+    assert arguments == [word.rpartition("/")[2] for word in recorded]
+    assert "command" not in text_of(page.partition("<h2>Environment</h2>")[2])
+
+
+def test_each_class_and_the_calibration_are_drawn(page_file):
+    headings = re.findall(r"<h2>(.*?)</h2>.*?</section>", page_file.read_text("utf-8"), re.DOTALL)
+    assert {"Classes", "Calibration"} <= set(headings)
+    assert page_file.read_text("utf-8").count('src="data:image/svg+xml;base64,') == 4
+
+
+def test_where_things_are_on_this_machine_is_told_only_who_asks(page_file, run_dir, tmp_path):
+    data = run_dir.parent / "idx"
+    assert str(run_dir.parent) not in page_file.read_text("utf-8")
+    assert " test images from idx" in text_of(page_file.read_text("utf-8"))
+    everything = tmp_path / "everything.html"
+    assert main(["report", str(run_dir), "--paths", "--output", str(everything)]) == 0
+    told = text_of(everything.read_text("utf-8"))
+    assert f" test images from {data}" in told
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        ("/home/j doe/mnist", "mnist"),
+        ("--data-dir=/home/jdoe/mnist", "--data-dir=mnist"),
+        ("runs/first", "runs/first"),
+        (["train", "/a/b"], ["train", "b"]),
+        ({"a": {"b": "/c/d"}, "n": None}, {"a": {"b": "d"}, "n": None}),
+    ],
+)
+def test_of_a_path_the_name_remains(recorded, shown):
+    assert page.without_folders(recorded) == shown
 
 
 def test_mistakes_are_shown_as_they_are(page_file, digits):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,6 +238,32 @@ def test_no_other_script_would_run(browser, page_file):
     )
     assert page.evaluate("() => window.hacked") is None
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_figure_that_is_cut_off_says_that_it_scrolls(visit, page_file, scheme):
+    page = visit(page_file)
+    page.emulate_media(color_scheme=scheme)
+    for width, cut in ((360, True), (1100, False)):
+        page.set_viewport_size({"width": width, "height": 700})
+        for section in page.locator("section:has(.figure)").all():
+            figure = section.locator(".figure")
+            beyond = figure.evaluate("(box) => box.scrollWidth > box.clientWidth")
+            said = section.locator(".sideways:visible").count() == 1
+            assert said == beyond
+            assert beyond == (cut and "Calibration" not in section.inner_text())
+            assert figure.evaluate("(box) => (box.scrollLeft = 50, box.scrollLeft)") == 50 * beyond
+
+
+def test_a_click_takes_the_whole_command(visit, digits, tmp_path):
+    command = ["train", "--epochs", "30", "--hidden-sizes", *["128"] * 30, "--run-dir", "a run"]
+    path = tmp_path / "report.html"
+    path.write_text(render(digits, environment={"command": command}), "utf-8")
+    page = visit(path)
+    page.set_viewport_size({"width": 360, "height": 700})
+    page.click("pre")
+    selected = page.evaluate("() => getSelection().toString()")
+    assert shlex.split(selected) == ["flax-mnist", *command]
 
 
 def test_it_fits_the_screen(visit, page_file):

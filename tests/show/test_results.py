@@ -43,10 +43,37 @@ def test_a_bar_is_its_probability_and_the_likeliest_stands_out(predictions):
         widths = [bar.get_width() for bar in bars.patches]
         np.testing.assert_array_equal(widths, prediction.probabilities)
         colours = [to_hex(bar.get_facecolor()).upper() for bar in bars.patches]
-        expected = [BLUE if i == np.argmax(widths) else GREY for i in range(10)]
+        right = prediction.label in (None, NAMES[np.argmax(widths)])
+        colour = BLUE if right else "#D55E00"
+        expected = [colour if i == np.argmax(widths) else GREY for i in range(10)]
         assert colours == expected
         assert [label.get_text() for label in bars.get_yticklabels()] == list(NAMES)
         assert bars.yaxis_inverted()  # the first class on top
+
+
+def test_a_wrong_prediction_looks_wrong_and_the_field_has_a_frame(predictions):
+    image, vermilion = predictions[0], "#D55E00"
+    likeliest = image.likeliest
+    known = [image._replace(label=label) for label in (likeliest, None, "none of them")]
+    for cell, wrong in zip(draw_predictions(known).subfigs, (False, False, True), strict=True):
+        picture, bars = cell.axes
+        assert picture.axison  # all sides are drawn: where the 28x28 end is seen
+        frames = {to_hex(spine.get_edgecolor()).upper() for spine in picture.spines.values()}
+        assert frames == {vermilion if wrong else GREY}
+        (colour,) = {to_hex(bar.get_facecolor()).upper() for bar in bars.patches} - {GREY}
+        assert colour == (vermilion if wrong else BLUE)
+        assert bars.get_title().endswith("wrong") == wrong
+
+
+def test_a_title_is_nearer_to_its_picture_than_to_the_one_above(predictions, tmp_path):
+    figure = draw_predictions(predictions)
+    save(figure, tmp_path / "a.png")
+    figure.draw_without_rendering()  # for the extents
+    above, below = figure.subfigs[0], figure.subfigs[3]
+    title = below.texts[0].get_window_extent()
+    up = above.axes[1].get_tightbbox().y0 - title.y1
+    down = title.y0 - below.axes[1].get_tightbbox().y1
+    assert up > 3 * down > 0
 
 
 def test_several_make_a_grid(predictions):

@@ -82,6 +82,13 @@ def test_a_weight_is_transposed():
     assert float(params["Dense_0"]["kernel"][3, 7]) == weight[7, 3]
 
 
+def test_a_path_may_be_a_string(tmp_path):
+    params = init_state(Config()).params
+    save_weights(f"{tmp_path}/weights.safetensors", params)
+    loaded = load_weights(f"{tmp_path}/weights.safetensors")
+    np.testing.assert_array_equal(loaded["0.bias"], params["Dense_0"]["bias"])
+
+
 def test_what_is_saved_over_is_replaced_whole(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_weights(path, init_state(Config(seed=1)).params)
