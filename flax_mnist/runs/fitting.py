@@ -10,7 +10,7 @@ import optax
 
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset, Split
-from flax_mnist.data.order import epoch_order
+from flax_mnist.data.order import epoch_order, steps_per_epoch
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.evaluation import evaluate
 from flax_mnist.model import Params, make_model
@@ -39,7 +39,8 @@ def fit(
     """Trains on `data` until `config.epochs` epochs are done, and keeps nothing in files.
 
     Args:
-        config: of it `learning_rate` and `momentum` are only for its own optimizer.
+        config: of it what describes the optimizer is only for its own, and what holds images out
+            or ends a run is for `train`.
         data: what is trained on, and what each epoch is scored on, which may well be held out of
             the training images; each as uint8 images [n, 28, 28] and labels [n].
         optimizer: any of optax's, made once: what compiles it knows it by identity.
@@ -53,13 +54,14 @@ def fit(
         FlaxMnistError: a loss is not finite.
     """
     train, test = (data.train, data.test) if isinstance(data, Dataset) else data
-    model, optimizer = make_model(config), optimizer or make_optimizer(config)
+    n = len(train[1])
+    model = make_model(config)
+    optimizer = optimizer or make_optimizer(config, steps_per_epoch(config, n))
     if after is None:
         params = init_state(config, optimizer).params if params is None else params
         after = Fitted(params, State(params, optimizer.init(params)), [])
     best, metrics = after.params, list(after.metrics)
     state = jax.tree.map(jnp.copy, after.state)  # a step reuses the memory of its own
-    n = len(train[1])
     while len(metrics) < config.epochs and not _is_stuck(metrics, patience):
         start, epoch = time.perf_counter(), len(metrics)
         order = epoch_order(config.seed, epoch, n)
