@@ -99,13 +99,13 @@ class CheckpointPolicy:
 
     def steps(self, steps_per_epoch: int) -> float:
         """At most, between two checkpoints; infinite, if there are to be none."""
-        match = re.fullmatch(r"(\d{1,9}) ?(step|epoch)?s?", self.every)
+        match = re.fullmatch(r"(\d{1,9})( ?(step|epoch)s?)?", self.every)
         if match is None:
             raise RequestError(
                 f"checkpoint-every is {self.every!r}; it must be a number of epochs, "
                 "such as 2, or of steps, such as 100steps."
             )
-        unit = 1 if match[2] == "step" else steps_per_epoch
+        unit = 1 if match[3] == "step" else steps_per_epoch
         return int(match[1]) * unit or math.inf
 
 

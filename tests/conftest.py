@@ -9,6 +9,8 @@ from pathlib import Path
 
 # The tests compare bits and tolerances that hold on a CPU; subprocesses inherit it.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# It names the real digits for the tests that want them; commands would take them always.
+MNIST = os.environ.get("FLAX_MNIST_DATA_DIR")
 
 import jax
 import numpy as np
@@ -40,9 +42,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The user's cache folder is neither read nor written, by subprocesses neither."""
+    """What is the user's is neither read nor written, by subprocesses neither."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("FLAX_MNIST_DATA_DIR", raising=False)
         patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
         yield
 
@@ -81,14 +84,12 @@ def weights(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def mnist_dir() -> Path:
     """The folder with the original MNIST files."""
-    folder = os.environ.get("FLAX_MNIST_DATA_DIR")
-    if not folder:
+    if not MNIST:
         pytest.skip("FLAX_MNIST_DATA_DIR names no folder with MNIST's four files")
-    return Path(folder).resolve()
+    return Path(MNIST).resolve()
 
 
 @pytest.fixture(scope="session")
 def full_dataset() -> Dataset:
     """Real MNIST where it is at hand, otherwise the built-in digits: 60,000 and 10,000."""
-    folder = os.environ.get("FLAX_MNIST_DATA_DIR")
-    return load_dataset("mnist", folder) if folder else load_dataset("synthetic")
+    return load_dataset("mnist", MNIST) if MNIST else load_dataset("synthetic")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from flax_mnist.cli.flags import Machine, RunOrFile, by_default
+from flax_mnist.cli.flags import Machine, RunOrFile, by_default, run_of
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
 
@@ -21,7 +21,14 @@ SUFFIXES: dict[str, Form] = {
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a trained network for other programs."""
+    """Write a trained network for other programs.
+
+    Examples::
+
+        flax-mnist export runs/a --output weights.safetensors
+        flax-mnist export runs/a --output weights.pt
+        flax-mnist export runs/a --output digits.stablehlo
+    """
 
     weights: RunOrFile
     """Run folder, or a file of weights that import takes."""
@@ -42,7 +49,7 @@ class Export:
 
         form = self._form()
         with terminal.warnings_at_both_ends():
-            trained = load(self.weights, self.machine.start)
+            trained = load(run_of(self.weights), self.machine.start)
         said = f"Written to {self.output}"
         if form == "stablehlo":
             content = stablehlo.to_stablehlo(trained.params, trained.model)

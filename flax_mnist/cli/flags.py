@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
+from flax_mnist.cli.fields import ALIASES, fields_of
 from flax_mnist.config import Config, DatasetName
+from flax_mnist.data import environment
 from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import RequestError
+from flax_mnist.show import terminal
+from flax_mnist.store import run_folder
 
 if TYPE_CHECKING:
     import jax
@@ -20,6 +25,11 @@ if TYPE_CHECKING:
 def by_default(metavar: str, default: str) -> Any:
     """A flag whose help says in words what it is by default: the field itself is None then."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+def optional(metavar: str) -> Any:
+    """A flag that is None where it is not given, which its help need not say."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 PATHS = tyro.constructors.ConstructorRegistry()  #: How words become paths.
@@ -41,18 +51,73 @@ def _path(
     )
 
 
-LOOK = (tyro.conf.OmitArgPrefixes,)  #: How the fields of all subcommands become flags.
+@PATHS.struct_rule
+def _dataclass(
+    type_info: tyro.constructors.StructTypeInfo,
+) -> tyro.constructors.StructConstructorSpec | None:
+    cls = type_info.type
+    if not dataclasses.is_dataclass(cls) or hasattr(cls, "__parameters__"):  # one of tyro's own
+        return None
+    fields = []
+    for name, kind, notes, default, help_ in fields_of(cls, type_info.default):
+        if name in ALIASES:
+            notes = (*notes, tyro.conf.arg(aliases=ALIASES[name]))
+        for note in notes:
+            kind = Annotated[kind, note]
+        fields.append(tyro.constructors.StructFieldSpec(name, kind, default, help_ or None))
+    return tyro.constructors.StructConstructorSpec(cls, tuple(fields))
+
+
+_LOOK = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+
+
+def parse(
+    command: Any,
+    prog: str,
+    argv: Sequence[str],
+    description: str = "",
+    default: Any = tyro.MISSING_NONPROP,
+) -> Any:
+    """The dataclass `command`, or the one of a union that is named, as a command line fills it in.
+
+    Raises:
+        SystemExit: code 0 where help was asked for and given, 2 where a flag is wrong.
+        RequestError: a value is out of its range.
+    """
+    return tyro.cli(
+        command,
+        prog=prog,
+        description=description,
+        args=argv,
+        default=default,
+        config=_LOOK,
+        registry=PATHS,
+    )
+
+
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
 #: Trained weights.
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
-OptionalDir = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]  #: A folder, or none.
-DataDir = Annotated[Path | None, by_default("DIR|FILE", "tensorflow-datasets' own")]  #: Images.
+OptionalDir = Annotated[Path | None, optional("DIR")]  #: A folder, or none.
+#: Images.
+DataDir = Annotated[
+    Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}, or tensorflow-datasets' own")
+]
 #: Images, where the run says which.
-RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's")]
+RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's, or as for train")]
 #: Their name, where the run says which.
 RunDataset = Annotated[DatasetName | None, by_default(DATASETS, "the run's; for a file, auto")]
+
+
+def run_of(path: Path) -> Path:
+    """The run, or the file, that is named; of a sweep its best member, which is said."""
+    best = run_folder.best_of_sweep(path)
+    if best is None:
+        return path
+    terminal.complain(f"{path} is a sweep: taking its best member, {best}.")
+    return best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +144,11 @@ class Devices:
 
     num_devices: Annotated[int | None, by_default("N", "all accelerators; one CPU")] = None
     """Devices of each process to train on."""
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS:PORT")] = None
+    coordinator: Annotated[str | None, optional("ADDRESS:PORT")] = None
     """Where process 0 listens for the others, if several processes train together."""
-    num_processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    num_processes: Annotated[int | None, optional("N")] = None
     """How many they are."""
-    process_id: Annotated[int | None, tyro.conf.arg(metavar="I")] = None
+    process_id: Annotated[int | None, optional("I")] = None
     """Which of them this is, from 0."""
     distributed: Literal["off", "auto"] = "off"
     """auto has JAX find these three out: from Slurm, Open MPI, Kubernetes or Cloud TPU."""

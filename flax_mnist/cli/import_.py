@@ -8,12 +8,19 @@ import tyro
 
 from flax_mnist.cli.flags import DataDir, Machine
 from flax_mnist.config import DatasetName
+from flax_mnist.data import environment
 from flax_mnist.show import terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """Make a run folder from weights that PyTorch trained."""
+    """Make a run folder from weights that PyTorch trained.
+
+    Examples::
+
+        flax-mnist import weights.pt --run-dir runs/imported
+        flax-mnist import fashion.npz --dataset fashion_mnist --run-dir runs/b
+    """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """The tutorial's nn.Sequential of any hidden sizes, or its state dict: what torch.save writes,
@@ -22,7 +29,7 @@ class Import:
     """Folder to make."""
     dataset: DatasetName = "mnist"
     """What they were trained on: what evaluate and predict will look for."""
-    data_dir: DataDir = None
+    data_dir: DataDir = dataclasses.field(default_factory=environment.data_dir)
     """Folder with those images, or a file of them, as for train."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 

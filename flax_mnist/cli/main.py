@@ -1,19 +1,23 @@
 """The command line: reads the arguments, runs the subcommand, and says what went wrong."""
 
+import difflib
 import gc
+import inspect
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Annotated, Union, get_args
 
 import tyro
 
 from flax_mnist import __version__
+from flax_mnist.cli import flags
+from flax_mnist.cli.completion import Completion
 from flax_mnist.cli.doctor import Doctor
 from flax_mnist.cli.evaluate import Evaluate
 from flax_mnist.cli.export import Export
-from flax_mnist.cli.flags import LOOK, PATHS
 from flax_mnist.cli.import_ import Import
 from flax_mnist.cli.inspect import Inspect
 from flax_mnist.cli.plot import Plot
@@ -22,13 +26,21 @@ from flax_mnist.cli.report import Report
 from flax_mnist.cli.runs import Runs
 from flax_mnist.cli.sweep import Sweep
 from flax_mnist.cli.train import Train
-from flax_mnist.errors import FlaxMnistError
+from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.show import terminal
 
 #: All subcommands.
 Command = (
     Train | Sweep | Evaluate | Predict | Plot | Runs | Report | Export | Import | Inspect | Doctor
-)
+    | Completion
+)  # fmt: skip
+COMMANDS = {command.__name__.lower(): command for command in get_args(Command)}
+WHAT = """The PyTorch MNIST tutorial in JAX.
+
+Besides:
+    flax-mnist COMMAND --help          its flags, with examples
+    flax-mnist --version               the version
+    source <(flax-mnist completion bash)   completion; also zsh and fish"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +73,12 @@ def _run(argv: Sequence[str]) -> int:
             terminal.say(f"flax-mnist {__version__}")
         else:
             command = parse(argv)
-            command.run(argv) if isinstance(command, Train) else command.run()
+            if isinstance(command, Train):
+                command.run(argv)
+            elif isinstance(command, Completion):
+                command.run(COMMANDS)
+            else:
+                command.run()
         sys.stdout.flush()
     except SystemExit as stop:  # tyro has given help, or has said what is wrong with a flag
         return int(stop.code or 0)
@@ -77,13 +94,31 @@ def parse(argv: Sequence[str]) -> Command:
 
     Raises:
         SystemExit: code 0 where help was asked for and given, 2 where a flag is wrong.
-        RequestError: a value is out of its range.
+        RequestError: a value is out of its range, or there is no such subcommand.
     """
-    what = "The PyTorch MNIST tutorial in JAX. --version prints the version."
-    command: Command = tyro.cli(
-        Command, prog="flax-mnist", description=what, args=argv, config=LOOK, registry=PATHS
-    )
+    name, *words = argv or [""]
+    command: Command
+    if name in COMMANDS:
+        cls = COMMANDS[name]
+        command = flags.parse(cls, f"flax-mnist {name}", words, describe(cls))
+        return command
+    if name and not name.startswith("-"):
+        meant = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"Did you mean {meant[0]}?" if meant else f"There are {', '.join(COMMANDS)}."
+        raise RequestError(f"{name}: there is no such command. {hint}")
+    every = [Annotated[cls, tyro.conf.subcommand(name, description=_first_line(cls))]
+             for name, cls in COMMANDS.items()]  # fmt: skip
+    command = flags.parse(Union[tuple(every)], "flax-mnist", argv, WHAT)  # noqa: UP007
     return command
+
+
+def describe(command: type) -> str:
+    """What a subcommand does, with examples: as reStructuredText has it, but for its marks."""
+    return (inspect.getdoc(command) or "").replace("::\n\n", ":\n")
+
+
+def _first_line(command: type) -> str:
+    return describe(command).partition("\n\n")[0]
 
 
 def _explain(error: Exception) -> int:

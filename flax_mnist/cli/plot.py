@@ -6,14 +6,21 @@ from typing import Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import Switch, by_default
+from flax_mnist.cli.flags import Switch, by_default, run_of
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class Plot:
-    """Draw the loss and accuracy of runs, or the weights of one."""
+    """Draw the loss and accuracy of runs, or the weights of one.
+
+    Examples::
+
+        flax-mnist plot runs/a
+        flax-mnist plot runs/a runs/b --output curves.svg
+        flax-mnist plot runs/a --weights
+    """
 
     runs: Annotated[
         tuple[Path, ...],
@@ -27,6 +34,8 @@ class Plot:
         Path | None, by_default("PICTURE.png", "loss.png, with --weights weights.png")
     ] = None
     """File to write; the ending decides the format."""
+    overwrite: Switch = False
+    """Write it although there is one of that name."""
 
     def run(self) -> None:
         if not self.runs:
@@ -37,15 +46,17 @@ class Plot:
         from flax_mnist.store import run_folder
         from flax_mnist.store.metrics import read_finished
 
+        output = self.output or Path("weights.png" if self.weights else "loss.png")
+        if output.exists() and not self.overwrite:
+            raise RequestError(f"{output}: is there already. Give --output, or --overwrite.")
+        runs = [run_of(path) for path in self.runs]
         if self.weights:
             from flax_mnist.show.kernels import draw_weights
             from flax_mnist.store.weights import load_weights
 
-            output = self.output or Path("weights.png")
-            weights = load_weights(self.runs[0] / run_folder.WEIGHTS)
+            weights = load_weights(runs[0] / run_folder.WEIGHTS)
             figure = draw_weights(weights["0.weight"].T)
         else:
-            output = self.output or Path("loss.png")
-            figure = figures.draw_curves({str(path): read_finished(path) for path in self.runs})
+            figure = figures.draw_curves({str(path): read_finished(path) for path in runs})
         figures.save(figure, output)
         terminal.say(f"Written to {output}")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from flax_mnist.cli.flags import Machine, RunDataDir, RunDataset, RunOrFile, Switch
+from flax_mnist.cli.flags import (
+    Machine,
+    RunDataDir,
+    RunDataset,
+    RunOrFile,
+    Switch,
+    optional,
+    run_of,
+)
 from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.show import terminal
 
@@ -25,11 +33,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Show the class probabilities of pictures or test images."""
+    """Show the class probabilities of pictures or test images.
+
+    Examples::
+
+        flax-mnist predict runs/a my-own-seven.png
+        flax-mnist predict runs/a --index 0 1 2 --output three.png
+        flax-mnist predict runs/a page.jpg --all --json
+    """
 
     weights: RunOrFile
     """Run folder, or a file of weights that import takes."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")] = ()
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, optional("IMAGE ...")] = ()
     """Picture files, or folders of them. The largest digit on each is found, whatever paper, lines
     or table it lies on, and prepared as MNIST's were; what looks like MNIST's own is taken as it
     is."""
@@ -37,13 +52,13 @@ class Predict:
     """Read every digit on a picture, row by row from the left, not the largest alone."""
     invert: Literal["auto", "yes", "no"] = "auto"
     """Whether the ink is darker than its ground, and has to be inverted; auto sees for itself."""
-    index: tuple[int, ...] = ()
+    index: Annotated[tuple[int, ...], optional("N [N ...]")] = ()
     """Test images, counted from 0."""
     dataset: RunDataset = None
     """Whose test images."""
     data_dir: RunDataDir = None
     """Folder with the images, or a file of them, as for train."""
-    output: Annotated[Path | None, tyro.conf.arg(metavar="PICTURE.png")] = None
+    output: Annotated[Path | None, optional("PICTURE.png")] = None
     """Draw the images beside their charts into this file; the ending decides the format."""
     json: Switch = False
     """Print one JSON object a picture instead of a chart."""
@@ -58,7 +73,7 @@ class Predict:
         from flax_mnist.show.prediction import prediction_chart, prediction_json
 
         with terminal.warnings_at_both_ends():
-            trained = load(self.weights, self.machine.start)
+            trained = load(run_of(self.weights), self.machine.start)
             readings, unread = self._read(trained)
             predictions = self._predictions(trained, readings)
             show = prediction_json if self.json else prediction_chart

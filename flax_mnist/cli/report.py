@@ -6,13 +6,19 @@ from typing import Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import Machine, RunDataDir, Switch
+from flax_mnist.cli.flags import Machine, RunDataDir, Switch, run_of
 from flax_mnist.show import terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Write a run as one web page, with a canvas to draw digits for the network on."""
+    """Write a run as one web page, with a canvas to draw digits for the network on.
+
+    Examples::
+
+        flax-mnist report runs/a --output a.html
+        flax-mnist report runs/a --output a.html --data-dir /data/mnist
+    """
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """Run folder."""
@@ -28,5 +34,6 @@ class Report:
         from flax_mnist.runs.run_page import write_page
 
         with terminal.warnings_at_both_ends():
-            write_page(self.run_dir, self.output, self.data_dir, self.machine.start, self.paths)
+            run_dir = run_of(self.run_dir)
+            write_page(run_dir, self.output, self.data_dir, self.machine.start, self.paths)
             terminal.say(f"Written to {self.output}")

@@ -1,113 +1,131 @@
 """`flax-mnist runs`."""
 
-import contextlib
 import dataclasses
 import json
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import tyro
 
+from flax_mnist.cli.fields import ALIASES
 from flax_mnist.cli.flags import Switch
-from flax_mnist.errors import DataError, RequestError
+from flax_mnist.cli.sweep import say_outcomes
+from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal, text
-from flax_mnist.store import run_folder
-from flax_mnist.store.metrics import Metrics, read_metrics
-from flax_mnist.store.record import Record, read_config
+from flax_mnist.store import listing, run_folder
+from flax_mnist.store.listing import Run
+from flax_mnist.store.metrics import Metrics
+from flax_mnist.store.outcomes import read_outcomes
+
+#: As people type them, `lr`, and as the columns are headed.
+SHORT = {name: ALIASES[name][-1].lstrip("-") for name in listing.SETTINGS if name in ALIASES}
 
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """List the runs in a folder with their results."""
+    """List the runs in a folder with their results, or the settings of a sweep.
+
+    Examples::
+
+        flax-mnist runs
+        flax-mnist runs --where lr=0.01 --where dataset=mnist --sort test_loss
+        flax-mnist runs runs/sweep-mnist-20261126-101500
+    """
 
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Path("runs")
-    """Folder of run folders."""
+    """Folder of run folders, or of a sweep, whose table is printed again."""
+    where: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(metavar="NAME=VALUE", help_behavior_hint="(may be given several times)"),
+    ] = ()
+    """Only the runs of which this is so, such as learning_rate=0.01 or hidden_sizes=128-64."""
+    sort: Annotated[str, tyro.conf.arg(metavar="NAME")] = "started"
+    """What they are sorted by: run, dataset, started, took, epoch, train_loss, test_loss,
+    test_accuracy, or a setting."""
+    reverse: Switch = False
+    """The largest first."""
     json: Switch = False
-    """Print one JSON object a run instead of a table."""
+    """Print one JSON object a run, with all its settings, instead of a table."""
 
     def run(self) -> None:
-        runs, damages = _read(self.folder)
+        if (self.folder / run_folder.SWEEP).exists():
+            say_outcomes(read_outcomes(self.folder), self.json)
+            return
+        conditions = [_condition(said) for said in self.where]
+        runs, wrongs = listing.read_runs(self.folder)
+        best = _best(runs)
+        runs = listing.ordered(listing.chosen(runs, conditions), _name(self.sort))
+        runs = runs[::-1] if self.reverse else runs
         if self.json:
-            for line in _json(runs, damages):
-                terminal.say(line)
+            objects = [_object(run, best) for run in runs]
+            objects += [{"run": str(path), "error": wrong} for path, wrong in wrongs.items()]
+            for row in objects:
+                terminal.say(json.dumps(row))
             return
         if runs:
-            terminal.say(_table(runs))
-        elif not damages:
-            terminal.say(f"{self.folder}: there are no runs.")
-        for damage in damages.values():
-            terminal.say(damage)
+            terminal.say(_table(runs, best))
+        elif not wrongs:
+            such = " such" if conditions else ""
+            terminal.say(f"{self.folder}: there are no{such} runs.")
+        for wrong in wrongs.values():
+            terminal.say(wrong)
 
 
-_HEADER = ("run", "dataset", "epoch", "train", "test", "correct", "started")
-_SIDES = "<<>>>>>"
 _LEGEND = """
-train, test: mean loss in nats. correct: of the test images; * the best on its dataset."""
+train, test: mean loss in nats. correct: of the test images; * the best on its
+dataset. took: training alone. Of the settings those are shown that differ."""
 
 
-class Run(NamedTuple):
-    """What is known of a run."""
-
-    path: Path
-    started: datetime  #: Or resumed for the last time: then `config.json` was written.
-    record: Record
-    last: Metrics | None  #: Of the last epoch that is done.
+def _name(said: str) -> str:
+    """What somebody means by a name: `lr` is the learning rate."""
+    long = {short: name for name, short in SHORT.items()}
+    name = said.strip().lstrip("-").replace("-", "_")
+    return long.get(name, name)
 
 
-def _read(folder: Path) -> tuple[list[Run], dict[Path, str]]:
-    """The runs by time, and of each damaged one what is wrong with it."""
-    if not folder.is_dir():
-        raise RequestError(f"{folder}: there is no such folder.")
-    runs, damages = [], {}
-    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        metrics: list[Metrics] = []
-        try:
-            record = read_config(path)
-            with contextlib.suppress(RequestError):  # it is imported, or in its first epoch
-                metrics = read_metrics(path)
-        except RequestError:  # it is no run
-            continue
-        except DataError as error:
-            damages[path] = str(error)
-            continue
-        started = datetime.fromtimestamp((path / run_folder.CONFIG).stat().st_mtime).astimezone()
-        runs.append(Run(path, started, record, metrics[-1] if metrics else None))
-    return sorted(runs, key=lambda run: run.started), damages
+def _condition(said: str) -> tuple[str, str]:
+    name, equals, value = said.partition("=")
+    if not equals:
+        raise RequestError(f"--where {said}: must be NAME=VALUE, such as learning_rate=0.01.")
+    return _name(name), value
 
 
-def _best(runs: list[Run]) -> dict[str, float]:
+def _best(runs: Sequence[Run]) -> dict[str, float]:
     """The highest test accuracy on each dataset."""
     # Sorted, so that of the runs on one dataset the best one has the last word.
     return dict(sorted((run.record.dataset, run.last.test_accuracy) for run in runs if run.last))
 
 
-def _table(runs: list[Run]) -> str:
-    best = _best(runs)
-    rows = [_HEADER]
-    for path, started, record, last in runs:
+def _table(runs: Sequence[Run], best: dict[str, float]) -> str:
+    settings = listing.differing(runs)
+    heads = ["run", *(SHORT.get(name, name) for name in settings)]
+    rows = [(*heads, "epoch", "train", "test", "correct", "took", "started")]
+    for run in runs:
+        last, record = run.last, run.record
         epoch = f"{last.epoch if last else 0}/{record.config.epochs}" if record.checkpoints else "-"
-        results = ("-", "-", "- ")
-        if last:
+        results = ("-", "-", "- ", "-")
+        if last and run.took is not None:
             mark = "*" if last.test_accuracy == best[record.dataset] else " "
-            losses = f"{last.train_loss:.4f}", f"{last.test_loss:.4f}"
-            results = (*losses, f"{last.test_accuracy:.2%}{mark}")
-        rows.append((path.name, record.dataset, epoch, *results, f"{started:%Y-%m-%d}"))
-    return f"{text.table(rows, _SIDES)}\n{_LEGEND}"
+            losses = text.loss(last.train_loss), text.loss(last.test_loss)
+            results = (*losses, f"{last.test_accuracy:.2%}{mark}", text.seconds(run.took))
+        facts = run.facts
+        own = ["-" if facts[name] is None else listing.word(facts[name]) for name in settings]
+        started = f"{run.started:%Y-%m-%d %H:%M}"
+        rows.append((run.name, *own, epoch, *results, started))
+    return f"{text.table(rows, '<' + '>' * (len(rows[0]) - 1))}\n{_LEGEND}"
 
 
-def _json(runs: list[Run], damages: dict[Path, str]) -> list[str]:
-    best = _best(runs)
-    objects = [
-        {
-            "run": str(path),
-            "dataset": record.dataset,
-            "started": started.isoformat(timespec="seconds"),
-            "epochs": record.config.epochs if record.checkpoints else None,
-            **{field: getattr(last, field, None) for field in Metrics._fields},
-            "best": last is not None and last.test_accuracy == best[record.dataset],
-        }
-        for path, started, record, last in runs
-    ]
-    objects += [{"run": str(path), "error": damage} for path, damage in damages.items()]
-    return [json.dumps(line) for line in objects]
+def _object(run: Run, best: dict[str, float]) -> dict[str, object]:
+    last = run.last
+    return {
+        "run": str(run.path),
+        "sweep": str(run.sweep) if run.sweep else None,
+        "dataset": run.record.dataset,
+        "started": run.started.isoformat(timespec="seconds"),
+        "epochs": run.record.config.epochs if run.record.checkpoints else None,
+        **{field: getattr(last, field, None) for field in Metrics._fields},
+        "took": run.took,
+        "best": last is not None and last.test_accuracy == best[run.record.dataset],
+        "config": run.config,
+    }

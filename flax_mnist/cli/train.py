@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from flax_mnist.cli import flags
 from flax_mnist.cli.flags import (
-    LOOK,
-    PATHS,
     DataDir,
     Devices,
     Machine,
     OptionalDir,
     Switch,
     by_default,
+    optional,
 )
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
+from flax_mnist.data import environment
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal, text
 
@@ -82,6 +84,15 @@ class Output:
         """Whether what happens is told in words."""
         return not (self.quiet or self.json)
 
+    def written(self, folder: Path) -> Iterator[str]:
+        """Where besides the run folder's own files something is, and how to look at it."""
+        if self.tensorboard:
+            yield f"Curves: tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"
+        if self.gif:
+            yield f"Weights: {folder / 'weights.gif'}"
+        if self.profile:
+            yield f"Profile: xprof --logdir {shlex.quote(str(self.profile))} (pip install xprof)"
+
     def observers(self) -> list[Observer]:
         """Those that show and write it."""
         from flax_mnist.runs import observers, telling
@@ -101,17 +112,24 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """Train the network and keep it in a run folder."""
+    """Train the network and keep it in a run folder.
+
+    Examples::
+
+        flax-mnist train --dataset mnist
+        flax-mnist train --lr 0.03 --momentum 0.9 --epochs 10 --run-dir runs/a
+        flax-mnist train --resume --run-dir runs/a --epochs 20
+    """
 
     config: Config = dataclasses.field(default_factory=Config)
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
-    data_dir: DataDir = None
+    data_dir: DataDir = dataclasses.field(default_factory=environment.data_dir)
     """Folder with the images, or a file of them: the four IDX files, mnist.npz, CSV, Parquet, or a
     tensorflow-datasets folder."""
     run_dir: Annotated[Path | None, by_default("DIR", "runs/<dataset>-<timestamp>")] = None
     """Folder to write to."""
-    like: Annotated[Path | None, tyro.conf.arg(name="config", metavar="config.json")] = None
+    like: Annotated[Path | None, tyro.conf.arg(name="config"), optional("config.json")] = None
     """Take settings and images from this file of an old run; further flags override them."""
     dry_run: Switch = False
     """Train for two steps and write no files, unless the images must first be fetched or drawn."""
@@ -163,7 +181,12 @@ class Train:
             place=self._place(),
             patience=signals.patience,
         )
-        if not trained.metrics and self.output.is_for_people and processes.is_first():
+        if not (self.output.is_for_people and processes.is_first()):
+            return
+        if trained.metrics:
+            for line in self.output.written(trained.folder):
+                terminal.say(line)
+        else:
             terminal.say(
                 f"{trained.folder} is finished: it has {trained.epochs} epochs. "
                 "A higher --epochs trains it further."
@@ -182,7 +205,7 @@ class Train:
                 terminal.say(text.header(self.config, dataset, device))
             metrics = dry_run(self.config, dataset, mesh)
             if is_told:
-                terminal.say(f"Dry run, two steps: {text.epoch_line(metrics, 1)}")
+                terminal.say(f"Dry run, two steps:\n{text.epoch_line(metrics, 1)}")
 
     def _place(self) -> Place:
         """Where it is trained."""
@@ -195,8 +218,8 @@ class Train:
 
 def parse(argv: Sequence[str], default: Train) -> Train:
     """The command of a command line, with other defaults than usual."""
-    name = "flax-mnist train"
-    return tyro.cli(Train, prog=name, default=default, args=argv[1:], config=LOOK, registry=PATHS)
+    command: Train = flags.parse(Train, "flax-mnist train", argv[1:], default=default)
+    return command
 
 
 def flags_of(record: Record, num_devices: int | None) -> Train:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from flax_mnist.config import DatasetName
-from flax_mnist.data import forms, idx, synthetic, tfds
+from flax_mnist.data import environment, forms, idx, synthetic, tfds
 from flax_mnist.data.download import DownloadError
 from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 
@@ -140,6 +140,31 @@ def load_dataset(name: DatasetName = "auto", data_dir: Path | str | None = None)
     return _from_tfds(name, data_dir)
 
 
+def identify(data_dir: Path) -> Dataset:
+    """What a folder or a file holds, whichever dataset it is; nothing is downloaded.
+
+    Raises:
+        RequestError: it is not there, or holds none of the forms, or a part of one.
+        DataError: a file is damaged.
+    """
+    require_readable(data_dir)
+    refusals = []
+    for name in get_args(DatasetName):
+        if name not in KNOWN:
+            continue
+        try:
+            if found := forms.find(data_dir, name, _inner_folders(name)):
+                return _read(name, found)
+            if data_dir.is_dir() and tfds.find_dataset(name, data_dir):
+                return _from_tfds(name, data_dir)
+        except RequestError as error:  # it may be of another dataset
+            refusals.append(error)
+    if refusals:
+        raise refusals[0]
+    has = forms.what_is_in(data_dir) or "nothing"
+    raise RequestError(f"{data_dir}: holds {has}, but none of the forms: {forms.READ}.")
+
+
 def require_readable(data_dir: Path) -> None:
     """Raises RequestError if `data_dir` is neither a folder nor a file, or may not be read."""
     path = Path(os.path.expanduser(data_dir))
@@ -150,7 +175,8 @@ def require_readable(data_dir: Path) -> None:
             os.scandir(path).close()
     except OSError as error:
         raise RequestError(
-            f"{data_dir}: is no folder or file to read ({error.strerror}). Look at --data-dir."
+            f"{data_dir}: is no folder or file to read ({error.strerror}). Look at --data-dir "
+            f"or {environment.DATA_DIR}."
         ) from error
 
 

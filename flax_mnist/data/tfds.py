@@ -18,9 +18,13 @@ from flax_mnist.data import download
 from flax_mnist.errors import DataError
 
 
-def find_dataset(name: str) -> str | None:
-    """Where tensorflow-datasets keeps `name` on this machine; None if it would be downloaded."""
-    builder = make_builder(name, None)
+def find_dataset(name: str, data_dir: Path | None = None) -> str | None:
+    """Where tensorflow-datasets keeps `name`, by itself or in a folder; None if it has to fetch it.
+
+    Raises:
+        DataError: what was prepared there earlier is damaged.
+    """
+    builder = make_builder(name, data_dir)
     if is_prepared(builder):
         return str(builder.data_path)
     paths = [path for _, path in _sources(builder) if path]

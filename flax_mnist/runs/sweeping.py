@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from flax_mnist.runs.observers import draw_curves
 from flax_mnist.show import figures
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics, append_metrics
+from flax_mnist.store.outcomes import Setting, write_outcomes
 from flax_mnist.store.record import Record, write_config
 from flax_mnist.store.weights import save_weights
 from flax_mnist.sweep import (
@@ -41,7 +43,6 @@ from flax_mnist.sweep import (
 from flax_mnist.train import State, init_state
 
 Rows = list[tuple[Config, Metrics]]  #: Members, each with what is known of it after an epoch.
-ROWS, PICTURE, BEST = "sweep.jsonl", "loss.png", "best"
 
 
 class Programs(NamedTuple):
@@ -72,11 +73,12 @@ class Epoch(NamedTuple):
 class Swept(NamedTuple):
     """What a sweep came to."""
 
-    folder: Path  #: It holds `sweep.jsonl` and, where not all diverged, a picture and the best run.
+    folder: Path  #: It holds two tables and, where not all diverged, a picture and the best run.
     dataset: Dataset
     outcomes: list[Outcome]
     #: Of the setting that is best; its own `best` is None where every member diverged.
     best: Outcome
+    settings: list[Setting]  #: What stands in `outcomes.jsonl`.
 
 
 class SweepObserver:
@@ -136,14 +138,18 @@ def sweep(
         with run_folder.taken(folder, f"sweep-{dataset.name}") as path:
             devices = jax.local_devices(backend=first.platform)
             plan = memory.make_plan(members, dataset.counts, devices, memory.memory(first))
-            rows, outcomes = _train(plan, dataset, path / ROWS, observer)
+            rows, outcomes = _train(plan, dataset, path / run_folder.SWEEP, observer)
             best = min(outcomes, key=lambda outcome: outcome.rank)
+            settings = [
+                setting_of(outcome, outcome is best, dataset.test.labels) for outcome in outcomes
+            ]
+            write_outcomes(path, settings)
             if best.best:
                 winner, params = best.best
                 record = Record.of(winner, dataset, data_dir, CheckpointPolicy())
-                _save_best(path / BEST, record, first, rows, params)
-                figures.save(figures.draw_sweep(rows), path / PICTURE)
-    return Swept(path, dataset, outcomes, best)
+                _save_best(path / run_folder.BEST, record, first, rows, params)
+                figures.save(figures.draw_sweep(rows), path / run_folder.CURVES)
+    return Swept(path, dataset, outcomes, best, settings)
 
 
 def _train(
@@ -237,6 +243,23 @@ def collect(outcomes: dict[tuple[float, float], Outcome], epoch: Epoch) -> None:
         member = jax.tree.map(lambda leaf, i=i: leaf[i], params)
         outcome = outcomes[config.learning_rate, config.momentum]
         outcome.add(config, last.test_loss, last.test_accuracy, member, probabilities[i])
+
+
+def setting_of(outcome: Outcome, is_best: bool, labels: NDArray[np.int32]) -> Setting:
+    """What is kept of an outcome: means and standard deviations."""
+    losses, accuracies = outcome.test_losses, outcome.test_accuracies
+    return Setting(
+        learning_rate=outcome.learning_rate,
+        momentum=outcome.momentum,
+        test_loss=statistics.fmean(losses) if losses else None,
+        test_loss_sd=statistics.stdev(losses) if len(losses) > 1 else None,
+        test_accuracy=statistics.fmean(accuracies) if losses else None,
+        test_accuracy_sd=statistics.stdev(accuracies) if len(losses) > 1 else None,
+        ensemble_accuracy=outcome.ensemble_accuracy(labels) if losses else None,
+        members=outcome.diverged + len(losses),
+        diverged=outcome.diverged,
+        best=is_best and bool(losses),
+    )
 
 
 def _append(file: Path, rows: Rows, dataset_name: str) -> None:

@@ -1,7 +1,9 @@
 """What a training step becomes: from `train_step` to the program that the machine runs."""
 
+import functools
 import math
 import re
+import textwrap
 from typing import NamedTuple
 
 import jax
@@ -117,28 +119,62 @@ def find_products(hlo: str) -> list[Product]:
     return [product for _, product in sorted(products)]
 
 
-def describe_cost(compiled: Compiled, config: Config) -> str:
-    """What a compiled step costs: FLOPs by hand and by XLA, bytes moved and bytes held."""
-    flops, written = count_by_hand(config)
-    counted = compiled.cost_analysis() or {}
-    memory = compiled.memory_analysis()
-    figures = [
-        ("FLOPs of the products, by hand", flops),
-        ("FLOPs of the whole step, by XLA", counted.get("flops")),
-        ("exponentials and logarithms, by XLA", counted.get("transcendentals")),
-        ("bytes that its instructions read and write, by XLA", counted.get("bytes accessed")),
-    ]
-    if memory:
-        figures += [
-            ("bytes of memory: state and batch", memory.argument_size_in_bytes),
-            ("  given up for the next state (donated)", memory.alias_size_in_bytes),
-            ("  besides, in between", memory.temp_size_in_bytes),
+class Step:
+    """A training step of a config, traced, and compiled where that is asked for."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @functools.cached_property
+    def traced(self) -> Traced:
+        """See `trace_step`."""
+        return trace_step(self.config)
+
+    @functools.cached_property
+    def compiled(self) -> Compiled:
+        """See `compile_step`."""
+        return compile_step(self.traced)
+
+    @property
+    def jaxpr(self) -> str:
+        """The jaxpr, in JAX's own notation."""
+        return str(self.traced.jaxpr.pretty_print(use_color=False))
+
+    @property
+    def products(self) -> list[Product]:
+        """The matrix products; see `find_products`."""
+        return find_products(self.compiled.as_text() or "")
+
+    @property
+    def figures(self) -> list[tuple[str, float]]:
+        """What the step costs: FLOPs by hand and by XLA, bytes moved and bytes held."""
+        counted = self.compiled.cost_analysis() or {}
+        memory = self.compiled.memory_analysis()
+        figures = [
+            ("FLOPs of the products, by hand", count_by_hand(self.config)[0]),
+            ("FLOPs of the whole step, by XLA", counted.get("flops")),
+            ("exponentials and logarithms, by XLA", counted.get("transcendentals")),
+            ("bytes that its instructions read and write, by XLA", counted.get("bytes accessed")),
         ]
+        if memory:
+            figures += [
+                ("bytes of memory: state and batch", memory.argument_size_in_bytes),
+                ("  given up for the next state (donated)", memory.alias_size_in_bytes),
+                ("  besides, in between", memory.temp_size_in_bytes),
+            ]
+        return [(what, n) for what, n in figures if n is not None]
+
+
+def describe_cost(step: Step) -> str:
+    """The figures of a compiled step, and how those by hand come about, in 80 columns."""
+    _, written = count_by_hand(step.config)
     options = ", ".join(f"{name}={value}" for name, value in compiler_options().items())
-    table = text.table([(what, f"{n:,.0f}") for what, n in figures if n is not None], "<>")
-    return (
-        f"{table}\n\nBy hand: {written}.\n"
-        "A layer has a product in the forward pass and two in the backward pass; the first has\n"
-        "one there, as nobody needs the gradient of the images.\n"
-        f"Compiled as an epoch is, with {options or 'no options'}."
+    table = text.table([(what, f"{n:,.0f}") for what, n in step.figures], "<>")
+    notes = (
+        f"By hand: {written}.",
+        "A layer has a product in the forward pass and two in the backward pass; the first has one "
+        "there, as nobody needs the gradient of the images.",
+        f"Compiled as an epoch is, with {options or 'no options'}.",
     )
+    filled = (textwrap.fill(n, 79, break_long_words=False, break_on_hyphens=False) for n in notes)
+    return f"{table}\n\n" + "\n".join(filled)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console, RenderableType
 
 from flax_mnist.errors import FlaxMnistWarning
+from flax_mnist.show import text
 
 if TYPE_CHECKING:
     from flax_mnist.store.metrics import Metrics
@@ -90,8 +91,8 @@ def warnings_at_both_ends() -> Iterator[None]:
         warnings.simplefilter("always", FlaxMnistWarning)
         others, warnings.showwarning = warnings.showwarning, show
         yield
-    for text in shown:
-        complain(text, style="bold yellow")
+    for warning in shown:
+        complain(warning, style="bold yellow")
 
 
 @contextlib.contextmanager
@@ -116,8 +117,8 @@ def progress_bar(steps: int, done: int) -> Iterator[Callable[[int, Metrics | Non
 
         def advance(step: int, metrics: Metrics | None) -> None:
             if metrics:
-                rate = f"{metrics.images_per_second:,.0f} images/s"
-                bar.update(task, last=f"loss {metrics.train_loss:.4f}  {rate}")
+                rate = text.rate(metrics.images_per_second)
+                bar.update(task, last=f"loss {text.loss(metrics.train_loss)}  {rate}")
             bar.update(task, completed=step)
 
         yield advance

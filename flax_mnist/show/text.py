@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,21 +11,20 @@ from flax_mnist.config import CLASSES, PIXELS
 
 if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
-    import numpy as np
-    from numpy.typing import NDArray
 
     from flax_mnist.config import Config
     from flax_mnist.data.dataset import Dataset
     from flax_mnist.devices.memory import Plan
     from flax_mnist.store.metrics import Metrics
-    from flax_mnist.sweep import Outcome
+    from flax_mnist.store.outcomes import Setting
 
 Rows = Sequence[Sequence[str]]  #: Of a table, cell by cell.
 
 SWEEP_LEGEND = """
-Means over the seeds, and their standard deviations. correct: of the test images. ensemble:
-correct by the mean of the seeds' probabilities. The best has the lowest test loss; since it
-is chosen by the test images, its own results on them flatter it a little."""
+Means over the seeds, and their standard deviations. correct: of the test
+images. ensemble: correct by the mean of the seeds' probabilities. The best has
+the lowest test loss; since it is chosen by the test images, its own results on
+them flatter it a little."""
 
 _NUMBER = re.compile(r"[-+±]?\d")
 
@@ -56,21 +54,44 @@ def header(config: Config, dataset: Dataset, device: jax.Device) -> str:
     )
 
 
+def loss(value: float) -> str:
+    """A loss in nats, as precise as it is worth in eight characters."""
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """A time with three figures or so: `0.11 s`, `12.3 s`, `1,234 s`."""
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f} s"
+
+
+def rate(images_per_second: float) -> str:
+    """How fast it goes: `850 images/s`, `219k images/s`, `1.23M images/s`."""
+    if images_per_second < 10_000:
+        return f"{images_per_second:,.0f} images/s"
+    if images_per_second < 999_500:
+        return f"{images_per_second / 1e3:.0f}k images/s"
+    return f"{images_per_second / 1e6:.2f}M images/s"
+
+
 def epoch_line(metrics: Metrics, epochs: int) -> str:
-    """An epoch's metrics; the tutorial's `Training loss: ...` among them."""
+    """An epoch's metrics, in 80 columns; the tutorial's `Training loss: ...` among them.
+
+    Behind `test` stand loss and accuracy on the test images.
+    """
     return (
-        f"Epoch {metrics.epoch}/{epochs}  Training loss: {metrics.train_loss:.4f}  "
-        f"test loss {metrics.test_loss:.4f}  test accuracy {metrics.test_accuracy:.2%}  "
-        f"{metrics.seconds:.2f} s  {metrics.images_per_second:,.0f} images/s"
+        f"Epoch {metrics.epoch}/{epochs}  Training loss: {loss(metrics.train_loss)}  "
+        f"test {loss(metrics.test_loss)}, {metrics.test_accuracy:.2%}  "
+        f"{seconds(metrics.seconds)}  {rate(metrics.images_per_second)}"
     )
 
 
-def score(dataset: Dataset, loss: float, accuracy: float) -> str:
+def score(dataset: Dataset, test_loss: float, accuracy: float) -> str:
     """Test loss and accuracy, and of which images they are."""
     n = len(dataset.test.labels)
     return (
         f"{dataset.name}: {n:,} test images from {dataset.source}\n"
-        f"test loss {loss:.4f}  test accuracy {accuracy:.2%}"
+        f"test loss {loss(test_loss)}  test accuracy {accuracy:.2%}"
     )
 
 
@@ -101,28 +122,28 @@ def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics])
     losses = [m.test_loss for m in metrics if not math.isnan(m.test_loss)]
     diverged = len(metrics) - len(losses)
     parts = [f"{where}Epoch {metrics[0].epoch}/{epochs}"]
-    parts += [f"test loss {min(losses):.4f} to {max(losses):.4f}"] if losses else []
+    parts += [f"test {loss(min(losses))} to {loss(max(losses))}"] if losses else []
     parts += [f"{diverged} diverged"] if diverged else []
-    seconds, rate = metrics[0].seconds * len(metrics), metrics[0].images_per_second
-    return "  ".join([*parts, f"{seconds:.2f} s", f"{rate:,.0f} images/s"])
+    together = seconds(metrics[0].seconds * len(metrics))
+    return "  ".join([*parts, together, rate(metrics[0].images_per_second)])
 
 
-def sweep_table(outcomes: Sequence[Outcome], best: Outcome, labels: NDArray[np.int32]) -> str:
+def sweep_table(settings: Sequence[Setting]) -> str:
     """A line for each setting, with mean and spread over its seeds."""
-    rows = [("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")]
-    for outcome in outcomes:
-        losses, accuracies = outcome.test_losses, outcome.test_accuracies
-        marks = ["best"] if outcome is best and losses else []
-        if outcome.diverged:
-            marks.append(f"{outcome.diverged} of {outcome.diverged + len(losses)} diverged")
+    rows: list[tuple[str, ...]] = [
+        ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
+    ]
+    for setting in settings:
+        marks = ["best"] if setting.best else []
+        if setting.diverged:
+            marks.append(f"{setting.diverged} of {setting.members} diverged")
+        losses = (setting.test_loss, setting.test_loss_sd)
+        shares = (setting.test_accuracy, setting.test_accuracy_sd, setting.ensemble_accuracy)
         cells = (
-            f"{outcome.learning_rate:g}",
-            f"{outcome.momentum:g}",
-            f"{statistics.fmean(losses):.4f}" if losses else "-",
-            f"{statistics.stdev(losses):.4f}" if len(losses) > 1 else "-",
-            f"{statistics.fmean(accuracies):.2%}" if losses else "-",
-            f"{statistics.stdev(accuracies):.2%}" if len(losses) > 1 else "-",
-            f"{outcome.ensemble_accuracy(labels):.2%}" if losses else "-",
+            f"{setting.learning_rate:g}",
+            f"{setting.momentum:g}",
+            *("-" if value is None else loss(value) for value in losses),
+            *("-" if value is None else f"{value:.2%}" for value in shares),
             ", ".join(marks),
         )
         rows.append(cells)

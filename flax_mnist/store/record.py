@@ -101,6 +101,8 @@ def read_config_text(path: Path) -> str:
     try:
         return read(file).decode()
     except FileNotFoundError as error:
+        if not path.is_dir():
+            raise RequestError(f"{path}: there is no such file or folder.") from error
         raise RequestError(f"{path}: is no run folder: it has no {CONFIG}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: damaged ({error}).") from error

@@ -13,8 +13,10 @@ from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
 CURVES, LOCK = "loss.png", "lock"
+#: What stands in the folder of a sweep besides its picture; the last one is a run folder.
+SWEEP, OUTCOMES, BEST = "sweep.jsonl", "outcomes.jsonl", "best"
 #: What stands in a folder where something has been trained.
-OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", "sweep.jsonl")
+OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", SWEEP)
 # What a file system says that knows no locks: some of NFS's, and some in a user's own programs.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
@@ -35,6 +37,21 @@ def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Pat
         with contextlib.suppress(FileExistsError):
             return _make(Path("runs") / name, exist_ok=False)
     raise FlaxMnistError(f"runs/{stem}: a thousand runs in one second.")
+
+
+def best_of_sweep(path: Path) -> Path | None:
+    """The run of the best member, where the folder is that of a sweep.
+
+    Raises:
+        RequestError: that sweep has none.
+    """
+    if not (path / SWEEP).exists():
+        return None
+    if not (path / BEST / CONFIG).exists():
+        raise RequestError(
+            f"{path}: is a sweep without a best member: it was stopped, or every member diverged."
+        )
+    return path / BEST
 
 
 def _make(path: Path, exist_ok: bool = True) -> Path:

@@ -28,6 +28,14 @@ def test_evaluate_repeats_what_training_said(capsys, data, trained, tmp_path):
     assert said(capsys, "evaluate", weights, "--data-dir", data)[-1] == expected
 
 
+def test_the_score_as_json(capsys, data, trained):
+    (line,) = said(capsys, "evaluate", trained, "--json")
+    told, last = json.loads(line), metrics(trained)[-1]
+    assert (told["dataset"], told["images"], told["weights"]) == ("mnist", 200, str(trained))
+    assert told["test_accuracy"] == last["test_accuracy"]
+    assert told["test_loss"] == pytest.approx(last["test_loss"], rel=1e-6)
+
+
 def test_weights_that_are_finite_but_compute_nothing_finite(capsys, data, trained, tmp_path):
     weights = load_file(trained / "weights.safetensors")
     file = tmp_path / "weights.safetensors"

@@ -57,6 +57,17 @@ def test_plot_overlays_the_curves_of_runs(runs, drawn, tmp_path, monkeypatch, ca
     assert "<svg" in Path("only a.svg").read_text()
 
 
+def test_plot_writes_over_no_file(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, more in (("loss.png", ()), ("mine.png", ("--output", "mine.png"))):
+        Path(name).write_text("mine")
+        assert main(["plot", str(runs / "a"), *more]) == 2
+        assert capsys.readouterr().err.startswith(f"flax-mnist: {name}: is there already.")
+        assert Path(name).read_text() == "mine"
+        assert main(["plot", str(runs / "a"), *more, "--overwrite"]) == 0
+        assert Path(name).read_bytes().startswith(b"\x89PNG")
+
+
 def test_plot_draws_the_first_layers_weights(runs, drawn, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["plot", str(runs / "a"), "--weights"]) == 0

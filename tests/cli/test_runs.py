@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import date
+from datetime import datetime
 from pathlib import Path
 
 import jax
@@ -18,19 +18,24 @@ from flax_mnist.errors import DataError, FlaxMnistError
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics, append_metrics, read_metrics
 from flax_mnist.store.record import Record, read_config, write_config
-from tests.helpers.command_line import ask
+from tests.helpers.command_line import ask, refused
 
 STARTED = [1_790_000_000 + 86_400 * day for day in range(5)]
-DATES = [str(date.fromtimestamp(seconds)) for seconds in STARTED]
+DATES = [f"{datetime.fromtimestamp(s):%Y-%m-%d %H:%M}".split() for s in STARTED]
 
 
 def add_run(
-    folder: Path, started: int, dataset: str, accuracies: list[float], imported: bool = False
+    folder: Path,
+    started: int,
+    dataset: str,
+    accuracies: list[float],
+    imported: bool = False,
+    config: Config | None = None,
 ) -> Path:
     """A folder as a training leaves it after as many of its five epochs."""
     folder.mkdir(parents=True)
     checkpoints = None if imported else CheckpointPolicy("1", 3)
-    record = Record(Config(), dataset, "somewhere", None, DIGITS, checkpoints)
+    record = Record(config or Config(), dataset, "somewhere", None, DIGITS, checkpoints)
     write_config(folder, record, environment.describe(jax.devices()[0], record.config))
     os.utime(folder / "config.json", (started, started))
     for epoch, accuracy in enumerate(accuracies, start=1):
@@ -62,13 +67,15 @@ def test_runs_are_listed_by_time_with_their_last_epochs_results(runs, capsys):
     said = capsys.readouterr()
     assert said.err == ""
     header, *table = rows(said.out)
-    assert header == ["run", "dataset", "epoch", "train", "test", "correct", "started"]
+    assert header == [
+        "run", "dataset", "epoch", "train", "test", "correct", "took", "started",
+    ]  # fmt: skip
     assert table == [
-        ["b", "mnist", "5/5", "0.7500", "0.3750", "92.00%*", DATES[0]],
-        ["d", "synthetic", "1/5", "1.7500", "0.8750", "99.00%*", DATES[1]],
-        ["a", "mnist", "2/5", "1.5000", "0.7500", "89.00%", DATES[2]],
-        ["c", "mnist", "0/5", "-", "-", "-", DATES[3]],
-        ["e", "kmnist", "-", "-", "-", "-", DATES[4]],
+        ["b", "mnist", "5/5", "0.7500", "0.3750", "92.00%*", "0.50", "s", *DATES[0]],
+        ["d", "synthetic", "1/5", "1.7500", "0.8750", "99.00%*", "0.10", "s", *DATES[1]],
+        ["a", "mnist", "2/5", "1.5000", "0.7500", "89.00%", "0.20", "s", *DATES[2]],
+        ["c", "mnist", "0/5", "-", "-", "-", "-", *DATES[3]],
+        ["e", "kmnist", "-", "-", "-", "-", "-", *DATES[4]],
     ]
     lines = said.out.partition("\n\n")[0].splitlines()
     assert len({len(line) for line in lines}) == 1  # the columns stand under each other
@@ -84,7 +91,7 @@ def test_the_list_as_json_says_the_same(runs, capsys):
     assert len({tuple(row) for row in objects}) == 1
     row = objects[2]
     assert (row["train_loss"], row["test_loss"], row["test_accuracy"]) == (1.5, 0.75, 0.89)
-    assert row["started"].startswith(DATES[2])
+    assert row["started"].startswith(DATES[2][0])
 
 
 def test_damaged_runs_are_named_and_do_not_stop_the_list(runs, capsys):
@@ -93,13 +100,103 @@ def test_damaged_runs_are_named_and_do_not_stop_the_list(runs, capsys):
     assert ask("runs", runs) == 0
     table, _, rest = capsys.readouterr().out.partition("\n\n")
     assert [line[0] for line in table.splitlines()[1:]] == ["a", "c", "e"]
-    damages = rest.splitlines()[1:]
+    damages = rest.splitlines()[2:]
     assert damages[0].startswith(f"{runs / 'b' / 'config.json'}: damaged")
     assert damages[1].startswith(f"{runs / 'd' / 'metrics.jsonl'}: line 1 is damaged")
     assert ask("runs", runs, "--json") == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row.get("error") for row in objects] == [None] * 3 + damages
     assert [row["run"] for row in objects[3:]] == [str(runs / "b"), str(runs / "d")]
+
+
+@pytest.fixture
+def varied(tmp_path: Path) -> Path:
+    """Runs on one dataset that differ in three settings, one of them the best of a sweep."""
+    folder = tmp_path / "varied"
+    small = Config(learning_rate=0.01, hidden_sizes=(32,))
+    add_run(folder / "a", STARTED[0], "mnist", [0.8, 0.9], config=Config(momentum=0.9))
+    add_run(folder / "b", STARTED[1], "mnist", [0.95], config=small)
+    add_run(folder / "c", STARTED[2], "mnist", [])
+    add_run(folder / "s" / "best", STARTED[3], "mnist", [0.7], config=Config(learning_rate=0.01))
+    (folder / "s" / "sweep.jsonl").touch()
+    (folder / "t").mkdir()
+    (folder / "t" / "sweep.jsonl").touch()
+    return folder
+
+
+def names(capsys, *arguments: object) -> list[str]:
+    assert ask("runs", *arguments) == 0
+    return [row[0] for row in rows(capsys.readouterr().out)[1:]]
+
+
+def test_runs_that_differ_are_told_apart_by_what_they_differ_in(varied, capsys):
+    assert ask("runs", varied) == 0
+    out = capsys.readouterr().out
+    header, *table = rows(out)
+    assert header[:5] == ["run", "lr", "momentum", "hidden_sizes", "epoch"]
+    assert [row[:4] for row in table] == [
+        ["a", "0.003", "0.9", "128-64"],
+        ["b", "0.01", "0", "32"],
+        ["c", "0.003", "0", "128-64"],
+        ["s/best", "0.01", "0", "128-64"],
+    ]
+    assert out.splitlines()[-1] == (
+        f"{varied / 't'}: is a sweep without a best member: it was stopped, "
+        "or every member diverged."
+    )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "left"),
+    [
+        (["learning_rate=0.01"], ["b", "s/best"]),
+        (["lr=1e-2"], ["b", "s/best"]),
+        (["learning-rate=0.01", "hidden_sizes=128 64"], ["s/best"]),
+        (["hidden_sizes=32"], ["b"]),
+        (["run=a"], ["a"]),
+        (["dataset=kmnist"], []),
+        (["deterministic=false", "momentum=0.9"], ["a"]),
+    ],
+)
+def test_where_leaves_those_of_which_it_is_so(varied, capsys, conditions, left):
+    words = [word for condition in conditions for word in ("--where", condition)]
+    (varied / "t" / "sweep.jsonl").unlink()
+    assert names(capsys, varied, *words) == left
+
+
+@pytest.mark.parametrize(
+    ("flags", "order"),
+    [
+        ([], ["a", "b", "c", "s/best"]),
+        (["--sort", "test_accuracy"], ["s/best", "a", "b", "c"]),
+        (["--sort", "lr"], ["a", "c", "b", "s/best"]),
+        (["--sort", "run", "--reverse"], ["s/best", "c", "b", "a"]),
+        (["--sort", "took"], ["b", "s/best", "a", "c"]),
+    ],
+)
+def test_sort_puts_the_smallest_first_and_what_lacks_it_last(varied, capsys, flags, order):
+    assert names(capsys, varied, *flags) == order
+
+
+def test_the_json_of_runs_has_all_settings(varied, capsys):
+    assert ask("runs", varied, "--json", "--where", "lr=0.01") == 0
+    *found, wrong = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(row["run"]).name for row in found] == ["b", "best"]
+    assert [row["sweep"] for row in found] == [None, str(varied / "s")]
+    assert Config(**found[0]["config"]) == Config(learning_rate=0.01, hidden_sizes=(32,))
+    assert wrong.keys() == {"run", "error"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--where", "rate=1"), "rate: runs have no such thing. They have run, dataset,"),
+        (("--where", "learning_rate"), "--where learning_rate: must be NAME=VALUE"),
+        (("--sort", "beauty"), "beauty: runs have no such thing."),
+    ],
+)
+def test_what_runs_have_not_is_refused(varied, capsys, flags, says):
+    assert says in refused(capsys, "runs", varied, *flags)
 
 
 def test_no_runs_and_no_folder(tmp_path, capsys, monkeypatch):

@@ -1,8 +1,7 @@
-"""How the program starts: what it imports, its help, its version, what the shell completes."""
+"""How the program starts: what it imports, its help, its version."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import flax_mnist
-from tests.helpers.command_line import environment, run, said
+from tests.helpers.command_line import environment, said
 
 
 def python(code: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -70,29 +69,3 @@ def test_the_compilation_cache_can_be_turned_off(trained, uncached):
 
 def test_version(capsys):
     assert said(capsys, "--version") == [f"flax-mnist {flax_mnist.__version__}"]
-
-
-@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash to complete in")
-def test_bash_completes_subcommands_flags_and_choices(tmp_path):
-    script = "completion of flax-mnist"
-    written = run("--tyro-write-completion", "bash", script, cwd=tmp_path)
-    assert (written.returncode, written.stdout, written.stderr) == (0, "", "")
-    # What readline does when Tab is pressed after the last word.
-    press_tab = """
-        source "$0"
-        read -ra complete_dash_f_function <<< "$(complete -p flax-mnist)"
-        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
-        "${complete_dash_f_function[2]}"
-        printf '%s\\n' "${COMPREPLY[@]}"
-    """
-    for words, completed in [
-        (("flax-mnist", "tr"), ["train"]),
-        (("flax-mnist", "train", "--learning"), ["--learning-rate"]),
-        (("flax-mnist", "train", "--dataset", "k"), ["kmnist"]),
-        (("flax-mnist", "predict", "runs/a", "--in"), ["--invert", "--index"]),
-    ]:
-        done = subprocess.run(
-            ["bash", "-c", press_tab, script, *words],
-            cwd=tmp_path, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert sorted(done.stdout.split()) == sorted(completed), words

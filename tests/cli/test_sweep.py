@@ -117,6 +117,52 @@ def test_the_best_member_is_kept_as_a_run_that_can_be_repeated(capsys, swept, da
     assert (swept / "best" / "loss.png").exists()
 
 
+def test_its_table_is_printed_again(capsys, swept):
+    """As it was at its end, and as JSON, whose numbers are those of the lines of the members."""
+    printed = (swept.parent / "stdout").read_text(encoding="utf-8")
+    again = said(capsys, "runs", swept)
+    assert "\n".join(again) in printed
+    assert again[0].split()[:2] == ["learning", "rate"]
+    settings = [json.loads(line) for line in said(capsys, "runs", swept, "--json")]
+    last = [row for row in rows_of(swept) if row["epoch"] == 2]
+    for i, setting in enumerate(settings):
+        losses = [row["test_loss"] for row in last[2 * i : 2 * i + 2]]
+        if setting["diverged"]:
+            assert (setting["test_loss"], setting["members"], setting["best"]) == (None, 2, False)
+        else:
+            assert setting["test_loss"] == pytest.approx(np.mean(losses))
+            assert setting["test_loss_sd"] == pytest.approx(np.std(losses, ddof=1))
+    assert sum(setting["best"] for setting in settings) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate", "predict --index 0", "plot --output a.png", "report --output a.html"]
+)
+def test_a_command_that_is_given_a_sweep_takes_its_best_member(
+    capsys, swept, command, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    name, *flags = command.split()
+    assert ask(name, swept, *flags) == 0
+    out, err = capsys.readouterr()
+    assert err == f"{swept} is a sweep: taking its best member, {swept / 'best'}.\n"
+    if name == "evaluate":
+        assert out.splitlines() == said(capsys, name, swept / "best", *flags)
+
+
+def test_a_sweep_without_a_best_member_says_so(capsys, tmp_path):
+    (tmp_path / "sweep.jsonl").touch()
+    assert "is a sweep without a best member" in refused(capsys, "evaluate", tmp_path)
+    assert "a sweep that did not come to its end" in refused(capsys, "runs", tmp_path)
+
+
+def test_json_prints_an_object_a_setting_and_nothing_else(capsys, data, tmp_path):
+    flags = ("--lr", 0.01, 0.03, "--seeds", 1, "--epochs", 1, "--hidden-sizes", 8)
+    lines = said(capsys, "sweep", "--data-dir", data, "--run-dir", tmp_path / "s", *flags, "--json")
+    assert [json.loads(line)["learning_rate"] for line in lines] == [0.01, 0.03]
+    assert lines == (tmp_path / "s" / "outcomes.jsonl").read_text().splitlines()
+
+
 def test_a_sweep_is_not_overwritten(capsys, data, swept):
     before = (swept / "sweep.jsonl").read_bytes()
     errors = refused(capsys, "sweep", "--data-dir", data, "--run-dir", swept)

@@ -39,7 +39,7 @@ def test_train_prints_the_tutorials_line_and_what_it_trained_on(trained):
     epochs = [line for line in lines if line.startswith("Epoch")]
     assert len(epochs) == 3
     for line, row in zip(epochs, metrics(trained), strict=True):
-        told = re.search(r"Training loss: (\d\.\d{4})  test loss (\S+)  test accuracy (\S+)%", line)
+        told = re.search(r"Training loss: (\d\.\d{4})  test (\S+), (\S+)%", line)
         assert float(told[1]) == pytest.approx(row["train_loss"], abs=5e-5)
         assert float(told[2]) == pytest.approx(row["test_loss"], abs=5e-5)
         assert float(told[3]) == pytest.approx(100 * row["test_accuracy"], abs=5e-3)
@@ -47,6 +47,21 @@ def test_train_prints_the_tutorials_line_and_what_it_trained_on(trained):
     # No terminal, no bar and no colours, whatever FORCE_COLOR says.
     assert "Steps" not in text
     assert "\x1b" not in text
+
+
+def test_where_more_was_written_is_said_at_the_end(capsys, data, tmp_path):
+    run, trace = tmp_path / "run", tmp_path / "a trace"
+    flags = ("--tensorboard", "--gif", "--profile", trace)
+    lines = said(capsys, "train", "--data-dir", data, "--run-dir", run, "--epochs", 1, *flags)
+    assert lines[-4:] == [
+        f"Saved in {run}",
+        f"Curves: tensorboard --logdir {run / 'tensorboard'}",
+        f"Weights: {run / 'weights.gif'}",
+        f"Profile: xprof --logdir '{trace}' (pip install xprof)",
+    ]
+    assert list((run / "tensorboard").iterdir())
+    assert (run / "weights.gif").exists()
+    assert list(trace.rglob("*.xplane.pb"))
 
 
 def test_metrics_have_a_line_an_epoch(trained):

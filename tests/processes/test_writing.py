@@ -145,3 +145,16 @@ def test_a_full_disk_stops_a_training_with_a_line(small_disk, data):
     assert re.fullmatch(
         r"flax-mnist: /mnt/run/\S+: cannot be written \(No space left on device\)\.\n", done.stderr
     )
+
+
+@POSIX
+def test_programs_are_not_kept_on_a_full_disk_and_it_is_named(small_disk, data, tmp_path):
+    done = subprocess.run(
+        [*small_disk, *COMMAND, *train(data, tmp_path / "run", epochs=1, quiet=True)],
+        env=environment(XDG_CACHE_HOME="/mnt"), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = "/mnt/flax-mnist/compiled"
+    assert set(done.stderr.splitlines()) == {  # at both ends
+        f"WARNING: {folder}: its disk is full: compiled programs are not kept."
+    }

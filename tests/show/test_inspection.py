@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 
@@ -15,6 +16,7 @@ from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config
 from flax_mnist.cli.main import main
 from flax_mnist.show import inspection
+from tests.helpers.command_line import said
 
 NETWORKS = pytest.mark.parametrize(
     "config",
@@ -127,3 +129,22 @@ def test_a_section_can_be_asked_for_alone_and_fits_the_page(capsys):
     assert "What a step costs" not in said
     assert "The jaxpr" not in said
     assert max(map(len, said.splitlines())) <= 80
+
+
+def test_the_json_says_the_same_as_the_page(capsys):
+    rows = [json.loads(line) for line in said(capsys, "inspect", "--json", "--batch-size", "32")]
+    by_section: dict[str, list[dict]] = {}
+    for row in rows:
+        by_section.setdefault(row["section"], []).append(row)
+    assert list(by_section) == ["layers", "jaxpr", "products", "cost"]
+    assert sum(layer["parameters"] for layer in by_section["layers"]) == 109_386
+    # 2 m k n for each of the eight products, by hand.
+    sizes = ((784, 128, 2), (128, 64, 3), (64, 10, 3))
+    flops = sum(2 * 32 * fan_in * fan_out * n for fan_in, fan_out, n in sizes)
+    assert sum(product["flops"] for product in by_section["products"]) == flops
+    assert by_section["cost"][0]["value"] == flops
+
+
+def test_the_notes_of_the_cost_fit_a_terminal(capsys):
+    lines = said(capsys, "inspect", "--sections", "cost")
+    assert [line for line in lines if len(line) > 79 and " " in line] == []
