@@ -20,6 +20,7 @@ _OPTIONAL = {
 }
 
 
+#: A folder of images to look at.
 NamedDir = Annotated[Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}")]
 
 
