@@ -91,7 +91,7 @@ class Campaign:
     def is_right(self, path: Path) -> bool:
         """Whether a run ended as the one that was left in peace."""
 
-        def metrics(run: Path) -> list[tuple[float, ...]]:
+        def metrics(run: Path) -> list[tuple[object, ...]]:
             return [row[: row._fields.index("seconds")] for row in read_metrics(run)]
 
         weights, expected = (run / run_folder.WEIGHTS for run in (path, self.peace))

@@ -18,6 +18,10 @@ class FlaxMnistWarning(UserWarning):
     """Something the user did not ask for was done instead."""
 
 
+class Verdict(FlaxMnistWarning):
+    """A word on what has come to its end: said then, and not a second time."""
+
+
 class RequestError(FlaxMnistError):
     """The request itself is wrong: a bad value, an unknown device, a missing file. Exit code 2."""
 

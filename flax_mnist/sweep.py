@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
@@ -34,8 +35,12 @@ def combinations(
     """The members: each learning rate with each momentum and each seed, from `config.seed` on.
 
     Raises:
-        RequestError: there are none, or a value is out of its range.
+        RequestError: there are none, a value is out of its range, or members would not all be
+            trained on all images for all epochs.
     """
+    for name in ("validation", "patience", "until_accuracy"):
+        if getattr(config, name):
+            raise RequestError(f"{name.replace('_', '-')}: not in a sweep. Leave it out.")
     counts = {"learning-rates": len(learning_rates), "momenta": len(momenta), "seeds": seeds}
     for name, count in counts.items():
         if count < 1:
@@ -50,18 +55,28 @@ def combinations(
     ]
 
 
-def stacked_states(members: Sequence[Config], template: Config) -> State:
-    """The members' states before the first step, on the host: each leaf `[members, ...]`."""
+def stacked_states(
+    members: Sequence[Config],
+    template: Config,
+    optimizer: optax.GradientTransformation | None = None,
+) -> State:
+    """The members' states before the first step, on the host: each leaf `[members, ...]`.
+
+    The optimizer is one of `make_optimizer`'s, by default the template's.
+    """
     seeds = {config.seed for config in members}
-    by_seed = {s: jax.device_get(init_state(dataclasses.replace(template, seed=s))) for s in seeds}
+    by_seed = {
+        seed: jax.device_get(init_state(dataclasses.replace(template, seed=seed), optimizer))
+        for seed in seeds
+    }
 
     def state(config: Config) -> State:
         params, opt_state = by_seed[config.seed]
         hyperparams = {
             name: np.full_like(value, getattr(config, name))
-            for name, value in opt_state.hyperparams.items()
+            for name, value in optax.tree.get(opt_state, "hyperparams").items()
         }
-        return State(params, opt_state._replace(hyperparams=hyperparams))
+        return State(params, optax.tree.set(opt_state, hyperparams=hyperparams))
 
     stacked: State = jax.tree.map(lambda *leaves: np.stack(leaves), *map(state, members))
     return stacked
@@ -72,7 +87,8 @@ def train_member(
 ) -> tuple[State, Array]:
     """`train_epoch` of a member: its state and the order in which it sees the images."""
     state, order = member
-    model, optimizer, size = make_model(template), make_optimizer(template), template.batch_size
+    size = template.batch_size
+    model, optimizer = make_model(template), make_optimizer(template, math.ceil(len(order) / size))
     after: tuple[State, Array] = train_epoch(
         state, images, labels, order, model=model, optimizer=optimizer, batch_size=size
     )

@@ -16,7 +16,8 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, Int32, Key, UInt8
 
 from flax_mnist.checks import require_batches, require_labelled, values_checked
-from flax_mnist.config import PIXELS, Config
+from flax_mnist.config import PIXELS, WEIGHT_DECAY, Config, Schedule
+from flax_mnist.errors import RequestError
 from flax_mnist.model import MLP, Params, log_probs, make_model, nll_loss
 
 
@@ -25,7 +26,7 @@ class State(NamedTuple):
 
     params: Params
     opt_state: Any
-    """optax's: the learning rate, the count of steps, and the velocity where there is momentum."""
+    """optax's: the learning rate, counts of steps, velocity or running means if it has any."""
 
 
 class Losses(NamedTuple):
@@ -47,9 +48,80 @@ def sgd(learning_rate: float, momentum: float = 0.0) -> optax.GradientTransforma
     return optax.inject_hyperparams(optax.sgd)(learning_rate, momentum=momentum or None)
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformation:
-    """The optimizer that `config` describes."""
-    return sgd(config.learning_rate, config.momentum)
+# Numbers that stay such, and out of the state.
+_NO_SETTINGS = ("b1", "b2", "eps", "eps_root")
+
+
+@functools.cache
+def adam(learning_rate: float) -> optax.GradientTransformation:
+    """`torch.optim.Adam(lr)`: betas 0.9 and 0.999, and eps 1e-8 outside of the root.
+
+    Both divide the means of gradients and of their squares by 1 - beta^t before the root; the
+    learning rate is in the state, as `sgd`'s.
+    """
+    return optax.inject_hyperparams(optax.adam, _NO_SETTINGS)(learning_rate)
+
+
+@functools.cache
+def adamw(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+    """`torch.optim.AdamW(lr, weight_decay=...)`: `adam`, then p <- p - lr decay p of the old p.
+
+    The decay is decoupled, of weights and of biases, and follows the learning rate's schedule.
+    """
+
+    make = optax.inject_hyperparams(optax.adamw, (*_NO_SETTINGS, "weight_decay"))
+    return make(learning_rate, weight_decay=weight_decay)
+
+
+def rate_schedule(kind: Schedule, warmup: int, total: int) -> optax.Schedule:
+    """What a step multiplies the learning rate by, given how many were done before it.
+
+    t/warmup in the first `warmup` steps, so that the very first one changes nothing. Then, for u
+    from 0 to 1 over the steps from there to the `total`, 1 - u if linear, (1 + cos(pi u))/2 if
+    cosine, or 1. It is `optax.warmup_cosine_decay_schedule`, and in `torch.optim.lr_scheduler` a
+    `LambdaLR`, `LinearLR` or `CosineAnnealingLR` whose `step` is called after each batch.
+    """
+    after = {
+        "constant": optax.constant_schedule(1.0),
+        "linear": optax.linear_schedule(1.0, 0.0, total - warmup),
+        "cosine": optax.cosine_decay_schedule(1.0, total - warmup),
+    }[kind]
+    rise = [optax.linear_schedule(0.0, 1.0, warmup)] if warmup else []
+    factor = optax.join_schedules([*rise, after], [warmup] if warmup else [])
+    # optax computes with the dtype of the count, and an int32's quotients are float32.
+    return lambda count: factor(jnp.asarray(count, float))
+
+
+@functools.cache
+def scheduled(
+    optimizer: optax.GradientTransformation, kind: Schedule, warmup: int, total: int
+) -> optax.GradientTransformation:
+    """The optimizer with its steps scaled by `rate_schedule`; its own state stays the first."""
+    return optax.chain(optimizer, optax.scale_by_schedule(rate_schedule(kind, warmup, total)))
+
+
+def make_optimizer(
+    config: Config, steps_per_epoch: int | None = None
+) -> optax.GradientTransformation:
+    """The optimizer that `config` describes: the same object for the same settings.
+
+    Raises:
+        RequestError: the learning rate changes over the steps, and they are not given.
+    """
+    decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
+    if config.optimizer == "sgd":
+        optimizer = sgd(config.learning_rate, config.momentum)
+    elif config.optimizer == "adam":
+        optimizer = adam(config.learning_rate)
+    else:
+        optimizer = adamw(config.learning_rate, decay)
+    if config.schedule == "constant" and not config.warmup:
+        return optimizer
+    if steps_per_epoch is None:
+        raise RequestError("A schedule or a warm-up: make_optimizer needs the steps_per_epoch.")
+    total = config.epochs * steps_per_epoch
+    warmup = min(round(config.warmup * steps_per_epoch), total - 1)
+    return scheduled(optimizer, config.schedule, warmup, total)
 
 
 def init_state(config: Config, optimizer: optax.GradientTransformation | None = None) -> State:

@@ -12,6 +12,7 @@ import pytest
 
 from flax_mnist import Config, Dataset, init_state, train_epoch, train_step
 from flax_mnist.data.order import epoch_order
+from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import evaluate
 from flax_mnist.model import make_model
 from flax_mnist.train import make_optimizer
@@ -92,6 +93,26 @@ def test_an_optimizer_of_ones_own_trains(dataset):
         moved = np.abs(np.asarray(after, np.float64) - before)
         np.testing.assert_allclose(moved[moved > 0], 2**-7, rtol=1e-5)
         assert (moved > 0).mean() > 0.5
+
+
+def test_a_schedule_by_hand():
+    config = Config(epochs=3, warmup=1.0, schedule="linear", learning_rate=0.5)
+    expected = [0, 1 / 4, 2 / 4, 3 / 4, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    optimizer, params = make_optimizer(config, 4), {"w": jnp.zeros(())}
+    assert optimizer is make_optimizer(Config(**vars(config) | {"seed": 3}), 4)
+    state, factors = optimizer.init(params), []
+    for _ in expected:
+        updates, state = optimizer.update({"w": jnp.float32(-2)}, state, params)
+        factors.append(float(updates["w"]))
+    assert factors == pytest.approx(expected, abs=1e-7)
+    with pytest.raises(RequestError, match="needs the steps_per_epoch"):
+        init_state(config)
+
+
+def test_a_warm_up_leaves_at_least_the_last_step():
+    optimizer = make_optimizer(Config(epochs=1, warmup=0.99, schedule="cosine"), 4)
+    params = {"w": jnp.zeros(())}
+    assert all(map(jnp.isfinite, jax.tree.leaves(optimizer.init(params))))
 
 
 def test_the_learning_rate_can_be_vmapped(dataset):

@@ -1,5 +1,6 @@
 """The command: every measurement beside its tolerance."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,11 +12,13 @@ import torch
 import tyro
 
 from benchmarks.equivalence import measurements, sides, stored_runs, tolerances, trainings
+from benchmarks.equivalence.recipes import RECIPES
 from benchmarks.equivalence.tolerances import ulps
 from flax_mnist.config import Config, DatasetName
-from flax_mnist.data.dataset import Dataset, load_dataset
+from flax_mnist.data.dataset import Dataset, Split, load_dataset
 from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.show import text
+from flax_mnist.store.weights import StateDict
 
 
 class Comparison(NamedTuple):
@@ -46,11 +49,23 @@ def single_steps(dataset: Dataset, config: Config) -> list[Comparison]:
         ("3 steps with momentum 0.9", tolerances.STEP,
          lambda c: measurements.step_difference(weights, batch, replace(c, momentum=0.9), steps=3)),
     ]  # fmt: skip
+    three = sides.batches(dataset.train, 3)
+    for name, recipe in RECIPES.items():
+        measure = functools.partial(optimizer_steps, weights, three, recipe)
+        parts.append((f"{name}: 3 steps, same gradients", tolerances.STEP, measure))
     wide, narrow = (replace(config, precision=p) for p in ("float64", "float32"))
     return [
         Comparison(what, measure(wide), ulps(n, "float64"), measure(narrow), ulps(n, "float32"))
         for what, n, measure in parts
     ]
+
+
+def optimizer_steps(
+    weights: StateDict, batches: Sequence[Split], recipe: Config, config: Config
+) -> float:
+    """A recipe's steps on the batches' gradients, in the config's precision."""
+    in_precision = replace(recipe, precision=config.precision)
+    return measurements.optimizer_difference(weights, batches, in_precision)
 
 
 def whole_training(runs: trainings.FourRuns, steps: int) -> list[Comparison]:

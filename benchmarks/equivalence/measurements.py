@@ -1,11 +1,13 @@
 """The largest difference between the two programs in each part of a training step."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 from torch import nn, optim
 
@@ -14,7 +16,7 @@ from benchmarks.equivalence import torch_reference as reference
 from flax_mnist import model, train
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Split
-from flax_mnist.store.weights import StateDict, to_torch_state_dict
+from flax_mnist.store.weights import StateDict, from_torch_state_dict, to_torch_state_dict
 
 
 def difference(ours: Any, theirs: Any, relative: bool = False) -> float:
@@ -74,9 +76,7 @@ def loss_difference(config: Config) -> float:
 
 def gradient_difference(weights: StateDict, batch: Split, config: Config) -> float:
     """The gradient of the mean loss by each parameter; relative."""
-    network, (inputs, targets) = sides.in_torch(weights, config), sides.torch_split(batch, config)
-    nn.NLLLoss()(network(inputs), targets).backward()
-    theirs = {name: p.grad.numpy() for name, p in network.named_parameters() if p.grad is not None}
+    theirs = _torch_gradients(weights, batch, config)
     with sides.in_precision(config):
         mlp = model.make_model(config)
 
@@ -106,3 +106,37 @@ def step_difference(weights: StateDict, batch: Split, config: Config, steps: int
             # The next step may overwrite the memory of which the state dict's biases are views.
             state = jax.tree.map(jnp.copy, state)
         return difference(ours, theirs)
+
+
+def optimizer_difference(weights: StateDict, batches: Sequence[Split], config: Config) -> float:
+    """Parameters after each step of the optimizer, given the same gradients: an epoch of batches.
+
+    They are PyTorch's, at the first weights. Each side's own would not do: Adam divides a gradient
+    by its size, so that where it is 1e-8 its rounding is 1e8 times as large in the step.
+    """
+    network = sides.in_torch(weights, config)
+    descent = sides.torch_optimizer(network, config, len(batches))
+    gradients = [_torch_gradients(weights, batch, config) for batch in batches]
+    theirs = []
+    for given in gradients:
+        for name, parameter in network.named_parameters():
+            parameter.grad = torch.tensor(given[name])
+        descent.step()
+        theirs.append(sides.torch_arrays(network))
+    with sides.in_precision(config):
+        optimizer, ours = train.make_optimizer(config, len(batches)), []
+        params = sides.in_jax(weights, config)
+        opt_state = optimizer.init(params)
+        update = jax.jit(optimizer.update)
+        for given in gradients:
+            updates, opt_state = update(from_torch_state_dict(given), opt_state, params)
+            params = optax.apply_updates(params, updates)
+            ours.append(to_torch_state_dict(params))
+        return difference(ours, theirs)
+
+
+def _torch_gradients(weights: StateDict, batch: Split, config: Config) -> StateDict:
+    """Of the mean loss by each parameter, by its name."""
+    network, (inputs, targets) = sides.in_torch(weights, config), sides.torch_split(batch, config)
+    nn.NLLLoss()(network(inputs), targets).backward()
+    return {name: p.grad.numpy() for name, p in network.named_parameters() if p.grad is not None}

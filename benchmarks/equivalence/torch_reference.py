@@ -140,14 +140,16 @@ def train_in_order(
     batch_size: int = 64,
     lr: float = 0.003,
     momentum: float = 0.0,
+    optimizer: optim.Optimizer | None = None,
 ) -> list[float]:
     """The same loop with all data in one tensor and an integer order [n] for every epoch.
 
     ``inputs`` [n, 784] has the dtype of ``model``, which is changed; ``labels`` [n] is int64.
+    ``optimizer`` is one of the model's parameters; None is the tutorial's, ``lr`` and ``momentum``.
     Returns each epoch's loss: the mean over its batches, the short last one included.
     """
     criterion = nn.NLLLoss()
-    optimizer = optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    optimizer = optimizer or optim.SGD(model.parameters(), lr=lr, momentum=momentum)
     losses = []
     for order in orders:
         batches = [

@@ -16,7 +16,7 @@ from benchmarks.equivalence.measurements import difference
 from flax_mnist import evaluation, model, sweep, train
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
-from flax_mnist.data.order import epoch_order
+from flax_mnist.data.order import epoch_order, steps_per_epoch
 from flax_mnist.evaluation import Evaluation
 from flax_mnist.store.weights import StateDict, to_torch_state_dict
 
@@ -36,8 +36,10 @@ def torch_run(weights: StateDict, dataset: Dataset, orders: Orders, config: Conf
     """The tutorial's training from the given weights, an epoch for each order [n]."""
     network = sides.in_torch(weights, config)
     inputs, targets = sides.torch_split(dataset.train, config)
-    settings = config.batch_size, config.learning_rate, config.momentum
-    losses = reference.train_in_order(network, inputs, targets, orders, *settings)
+    optimizer = sides.torch_optimizer(network, config, _steps_per_epoch(dataset, config))
+    losses = reference.train_in_order(
+        network, inputs, targets, orders, config.batch_size, optimizer=optimizer
+    )
     score = reference.evaluate(network, *sides.torch_split(dataset.test, config))
     return TutorialRun(losses, sides.torch_arrays(network), *score)
 
@@ -45,7 +47,8 @@ def torch_run(weights: StateDict, dataset: Dataset, orders: Orders, config: Conf
 def jax_run(weights: StateDict, dataset: Dataset, orders: Orders, config: Config) -> TutorialRun:
     """The same training by `flax_mnist.train.train_epoch`."""
     with sides.in_precision(config):
-        mlp, optimizer = model.make_model(config), train.make_optimizer(config)
+        mlp = model.make_model(config)
+        optimizer = train.make_optimizer(config, _steps_per_epoch(dataset, config))
         static = {"model": mlp, "optimizer": optimizer, "batch_size": config.batch_size}
         params = sides.in_jax(weights, config)
         state, losses = train.State(params, optimizer.init(params)), []
@@ -56,6 +59,10 @@ def jax_run(weights: StateDict, dataset: Dataset, orders: Orders, config: Config
         score = evaluation.evaluate(state.params, *dataset.test, model=mlp)
         weights = to_torch_state_dict(state.params)
         return TutorialRun(losses, weights, float(score.loss), float(score.accuracy))
+
+
+def _steps_per_epoch(dataset: Dataset, config: Config) -> int:
+    return steps_per_epoch(config, len(dataset.train.labels))
 
 
 class FourRuns(NamedTuple):

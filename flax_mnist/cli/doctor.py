@@ -20,7 +20,7 @@ _OPTIONAL = {
 }
 
 
-#: A folder of images to look at.
+#: Images; none is the place where they would be looked for.
 NamedDir = Annotated[Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}")]
 
 

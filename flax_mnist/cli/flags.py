@@ -98,6 +98,8 @@ def parse(
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
+#: It is no number where it is not given, so that it can be refused beside other optimizers.
+WeightDecay = Annotated[float | None, by_default("FLOAT", "0.01 with adamw")]
 #: Trained weights.
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
 OptionalDir = Annotated[Path | None, optional("DIR")]  #: A folder, or none.

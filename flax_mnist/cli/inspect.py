@@ -27,6 +27,9 @@ class OfAStep(Config):
     learning_rate: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.learning_rate
     init: tyro.conf.Suppress[tyro.conf.Fixed[Init]] = Config.init
     seed: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.seed
+    validation: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.validation
+    patience: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.patience
+    until_accuracy: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.until_accuracy
 
 
 @dataclasses.dataclass(frozen=True)

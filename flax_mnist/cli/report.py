@@ -34,6 +34,6 @@ class Report:
         from flax_mnist.runs.run_page import write_page
 
         with terminal.warnings_at_both_ends():
-            run_dir = run_of(self.run_dir)
-            write_page(run_dir, self.output, self.data_dir, self.machine.start, self.paths)
+            run = run_of(self.run_dir)
+            write_page(run, self.output, self.data_dir, self.machine.start, self.paths)
             terminal.say(f"Written to {self.output}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import DataDir, Machine, Switch, by_default
+from flax_mnist.cli.flags import DataDir, Machine, Switch, WeightDecay, by_default
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data import environment
 from flax_mnist.errors import FlaxMnistError
@@ -22,8 +22,13 @@ class Common(Config):
 
     learning_rate: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.learning_rate
     momentum: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.momentum
+    weight_decay: WeightDecay = Config.weight_decay
+    """Of adamw alone: each step shrinks all weights by it times the rate."""
     seed: int = Config.seed
     """The first of the seeds."""
+    validation: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.validation
+    patience: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.patience
+    until_accuracy: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.until_accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Sweep:
     """
 
     learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01)
-    """Step sizes of SGD."""
+    """Step sizes; with a schedule the largest ones."""
     momenta: tuple[float, ...] = (0.0,)
     """Momenta of SGD, in [0, 1)."""
     seeds: int = 8

@@ -18,17 +18,19 @@ from flax_mnist.cli.flags import (
     Machine,
     OptionalDir,
     Switch,
+    WeightDecay,
     by_default,
     optional,
 )
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.data import environment
-from flax_mnist.errors import RequestError
+from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.show import terminal, text
 
 if TYPE_CHECKING:
     from flax_mnist.devices.place import Place
     from flax_mnist.runs.observers import Observer
+    from flax_mnist.runs.training import Training
     from flax_mnist.store.record import Record
 
 
@@ -111,6 +113,17 @@ class Output:
 
 
 @dataclasses.dataclass(frozen=True)
+class Settings(Config):
+    """What is asked for now; it may fit only beside the settings of an old run."""
+
+    weight_decay: WeightDecay = Config.weight_decay
+    """Of adamw alone: each step shrinks all weights by it times the rate."""
+
+    def require_fit(self) -> None:
+        """They are held against each other when all are known."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
     """Train the network and keep it in a run folder.
 
@@ -121,7 +134,7 @@ class Train:
         flax-mnist train --resume --run-dir runs/a --epochs 20
     """
 
-    config: Config = dataclasses.field(default_factory=Config)
+    settings: Settings = dataclasses.field(default_factory=Settings)
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
     data_dir: DataDir = dataclasses.field(default_factory=environment.data_dir)
@@ -129,6 +142,8 @@ class Train:
     tensorflow-datasets folder."""
     run_dir: Annotated[Path | None, by_default("DIR", "runs/<dataset>-<timestamp>")] = None
     """Folder to write to."""
+    init_from: Annotated[Path | None, optional("RUN_DIR|FILE")] = None
+    """Begin with the weights of a run or a file, whatever `evaluate` reads, not with the seed's."""
     like: Annotated[Path | None, tyro.conf.arg(name="config"), optional("config.json")] = None
     """Take settings and images from this file of an old run; further flags override them."""
     dry_run: Switch = False
@@ -163,7 +178,8 @@ class Train:
             record = recorded(old)
         # Others would round differently. A run that goes on takes what there is.
         takes_all = self.checkpoints.resume or self.devices.peers
-        return flags_of(record, None if takes_all else record.devices)
+        flags = flags_of(record, None if takes_all else record.devices)
+        return dataclasses.replace(flags, init_from=None) if self.checkpoints.resume else flags
 
     def train(self) -> None:
         from flax_mnist.devices import processes
@@ -176,20 +192,23 @@ class Train:
             self.run_dir,
             data_dir=self.data_dir,
             resume=self.checkpoints.resume,
+            init_from=self.init_from,
             checkpoints=self.checkpoints.policy,
             observers=self.output.observers(),
             place=self._place(),
             patience=signals.patience,
         )
-        if not (self.output.is_for_people and processes.is_first()):
-            return
-        if trained.metrics:
-            for line in self.output.written(trained.folder):
+        if self.output.is_for_people and processes.is_first():
+            for line in self.output.written(trained.folder) if trained.metrics else []:
                 terminal.say(line)
-        else:
-            terminal.say(
-                f"{trained.folder} is finished: it has {trained.epochs} epochs. "
-                "A higher --epochs trains it further."
+            if not trained.metrics:
+                terminal.say(_finished(trained))
+        wanted = trained.config.until_accuracy
+        best = max(row.test_accuracy for row in trained.history)
+        if best < wanted:
+            raise FlaxMnistError(
+                f"until-accuracy {wanted:g} was not reached, but {best:.6g}. "
+                f"{trained.folder} is kept; --resume with more --epochs goes on with it."
             )
 
     def try_two_steps(self) -> None:
@@ -198,14 +217,20 @@ class Train:
         from flax_mnist.runs.training import dry_run
 
         with place.entered(self._place()._replace(compilation_cache=False)) as (device, mesh):
-            runtime.set_precision(self.config)
+            config = self.config
+            runtime.set_precision(config)
             dataset = load_dataset(self.dataset, self.data_dir)
             is_told = self.output.is_for_people and processes.is_first()
             if is_told:
-                terminal.say(text.header(self.config, dataset, device))
-            metrics = dry_run(self.config, dataset, mesh)
+                terminal.say(text.header(config, dataset, device))
+            metrics = dry_run(config, dataset, mesh, self.init_from)
             if is_told:
                 terminal.say(f"Dry run, two steps:\n{text.epoch_line(metrics, 1)}")
+
+    @property
+    def config(self) -> Config:
+        """The settings, which fit each other."""
+        return Config(**dataclasses.asdict(self.settings))
 
     def _place(self) -> Place:
         """Where it is trained."""
@@ -214,6 +239,18 @@ class Train:
         cache = not self.machine.no_compilation_cache
         count, peers = self.devices.num_devices, self.devices.peers
         return Place(self.machine.device, count, peers, compilation_cache=cache)
+
+
+def _finished(trained: Training) -> str:
+    """What there is to say of a run that was trained already."""
+    from flax_mnist.runs.stopping import why_over
+
+    if why := why_over(trained.config, trained.history):
+        return f"{trained.folder} is finished. {why}"
+    return (
+        f"{trained.folder} is finished: it has {trained.epochs} epochs. "
+        "A higher --epochs trains it further."
+    )
 
 
 def parse(argv: Sequence[str], default: Train) -> Train:
@@ -227,4 +264,12 @@ def flags_of(record: Record, num_devices: int | None) -> Train:
     policy = record.checkpoints or CheckpointPolicy()
     kept = Checkpoints(False, policy.every, policy.keep)
     devices = Devices(num_devices=num_devices)
-    return Train(record.config, record.dataset, record.data_dir, checkpoints=kept, devices=devices)
+    first = Path(record.init_from["path"]) if record.init_from else None
+    return Train(
+        Settings(**dataclasses.asdict(record.config)),
+        record.dataset,
+        record.data_dir,
+        init_from=first,
+        checkpoints=kept,
+        devices=devices,
+    )

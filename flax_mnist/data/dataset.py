@@ -70,6 +70,7 @@ class Dataset(NamedTuple):
     train: Split
     test: Split
     form: str = "arrays"  #: What it was read from: IDX, npz, CSV, Parquet, ...
+    validation: Split | None = None  #: What `hold_out` has taken from the training split.
 
     @property
     def counts(self) -> tuple[int, int]:

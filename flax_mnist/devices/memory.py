@@ -41,7 +41,8 @@ def member_bytes(config: Config, counts: tuple[int, int]) -> int:
     units = PIXELS + sum(config.hidden_sizes) + CLASSES
     weights = config.weights + units
     # The state before an epoch, after it, and in it beside the gradients.
-    states = 3 * weights * (2 if config.momentum else 1) + weights
+    means = {"sgd": 1 if config.momentum else 0}.get(config.optimizer, 2)
+    states = 3 * weights * (1 + means) + weights
     activations = config.batch_size * (2 * units - PIXELS)  # the inputs need no gradients
     probabilities, order = CLASSES * n_test, 4 * n_train
     return _width(config) * (states + activations + probabilities) + order

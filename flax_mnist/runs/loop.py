@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
@@ -33,9 +34,9 @@ CHUNK_FLOPS = {"cpu": 5e10, "gpu": 1e13, "tpu": 1e13}
 MANY_CPUS_STEPS = 32
 
 
-def begin(config: Config) -> Progress:
-    """Before the first step."""
-    return Progress(init_state(config), no_losses(make_model(config)))
+def begin(config: Config, optimizer: optax.GradientTransformation | None = None) -> Progress:
+    """Before the first step; for the optimizer see `init_state`."""
+    return Progress(init_state(config, optimizer), no_losses(make_model(config)))
 
 
 def chunk_steps(config: Config, n: int, at_most: float = math.inf, mesh: Mesh | None = None) -> int:
@@ -57,13 +58,20 @@ def _cuts(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
 
 
 def compile_chunks(
-    config: Config, progress: Progress, train: Split, chunk: int, mesh: Mesh | None = None
+    config: Config,
+    progress: Progress,
+    train: Split,
+    chunk: int,
+    mesh: Mesh | None = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> RunChunk:
     """`train_steps` for chunks of so many steps, compiled before it is first called.
 
-    So the first epoch takes as long as any other, and the compilation can be timed on its own.
+    So the first epoch takes as long as any other, and the compilation can be timed on its own. The
+    optimizer is the one for which the progress has begun, by default the config's.
     """
     n = len(train.labels)
+    optimizer = optimizer or make_optimizer(config, steps_per_epoch(config, n))
     place = sharding.replicated(mesh)
     images_and_labels = [
         jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
@@ -76,7 +84,7 @@ def compile_chunks(
             *images_and_labels,
             jax.ShapeDtypeStruct((length,), jnp.int32, sharding=place),
             model=make_model(config),
-            optimizer=make_optimizer(config),
+            optimizer=optimizer,
             batch_size=config.batch_size,
             batch_sharding=sharding.shard_batch(mesh),
         ).compile(compiler_options=compiler_options(config.deterministic))
@@ -111,7 +119,8 @@ def fit(
     Raises:
         FlaxMnistError: a loss is not finite.
     """
-    train, test = sharding.replicate((dataset.train, dataset.test), mesh)
+    splits = (dataset.train, dataset.test, dataset.validation)
+    train, test, validation = sharding.replicate(splits, mesh)
     images, labels = jax.block_until_ready(train)  # else the first epoch would wait for them
     options = compiler_options(config.deterministic)
     score = jax.jit(evaluate, static_argnames="model", compiler_options=options)
@@ -132,18 +141,24 @@ def fit(
                 yield progress, None
         model = make_model(config)
         progress = Progress(state, no_losses(model), progress.epoch + 1)
-        test_loss, test_accuracy = map(float, score(state.params, *test, model=model))
-        if not math.isfinite(test_loss):
+        scores = [float(losses.total) / steps]
+        for split in (test, validation):
+            if split is not None:
+                scores += map(float, score(state.params, *split, model=model))
+        if not all(map(math.isfinite, scores)):
             raise _not_finite(f"the test after epoch {progress.epoch}", config)
-        scores = float(losses.total) / steps, test_loss, test_accuracy
         yield progress, metrics_of(config, n, progress.epoch, seconds, scores)
 
 
 def metrics_of(
     config: Config, n: int, epoch: int, seconds: float, scores: Iterable[float]
 ) -> Metrics:
-    """What is said of an epoch of `n` images: `scores` are training and test loss and accuracy."""
-    train_loss, test_loss, test_accuracy = scores
+    """What is said of an epoch of `n` images.
+
+    `scores` are training loss, test loss and accuracy, and of a validation loss and accuracy.
+    """
+    train_loss, test_loss, test_accuracy, *validation = scores
+    validation_loss, validation_accuracy = validation or (None, None)
     return Metrics(
         epoch=epoch,
         step=epoch * steps_per_epoch(config, n),
@@ -152,6 +167,8 @@ def metrics_of(
         test_accuracy=round(test_accuracy, 6),
         seconds=round(seconds, 6),
         images_per_second=round(n / seconds, 1),
+        validation_loss=validation_loss,
+        validation_accuracy=validation_accuracy and round(validation_accuracy, 6),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -33,6 +34,7 @@ class Start(NamedTuple):
     progress: Progress  #: Where it begins, or goes on.
     resumed: bool
     steps_per_epoch: int
+    history: Sequence[Metrics] = ()  #: Of the epochs before.
 
     @property
     def step(self) -> int:
@@ -65,7 +67,10 @@ class Observer:
 
 
 class Folder(Observer):
-    """Keeps metrics and weights after each epoch in the run folder, and draws the curves."""
+    """Keeps the metrics of each epoch, the weights of the best one, and draws the curves.
+
+    Where no images are held out, the best one is the last.
+    """
 
     def begin(self, start: Start) -> None:
         self.folder, self.dataset_name = start.folder, start.dataset.name
@@ -73,7 +78,8 @@ class Folder(Observer):
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
         if metrics:
             append_metrics(self.folder, metrics, self.dataset_name)
-            save_weights(self.folder / run_folder.WEIGHTS, progress.state.params)
+            if metrics.best_epoch in (None, metrics.epoch):
+                save_weights(self.folder / run_folder.WEIGHTS, progress.state.params)
 
     def end(self, ending: Ending) -> None:
         if ending != "failed":
@@ -102,6 +108,9 @@ class TensorBoard(Observer):
             self.writer.add_scalar("loss/training", metrics.train_loss, step)
             self.writer.add_scalar("loss/test", metrics.test_loss, step)
             self.writer.add_scalar("accuracy/test", metrics.test_accuracy, step)
+            if metrics.validation_loss is not None:
+                self.writer.add_scalar("loss/validation", metrics.validation_loss, step)
+                self.writer.add_scalar("accuracy/validation", metrics.validation_accuracy, step)
             self.writer.add_scalar("images_per_second", metrics.images_per_second, step)
 
     def end(self, ending: Ending) -> None:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from numpy.typing import NDArray
 
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
 from flax_mnist.data.dataset import Dataset, load_dataset
-from flax_mnist.data.order import epoch_order
+from flax_mnist.data.order import epoch_order, steps_per_epoch
 from flax_mnist.devices import environment, memory, runtime
 from flax_mnist.devices.memory import Plan, lanes
 from flax_mnist.evaluation import Evaluation, evaluate, predict
@@ -40,7 +41,7 @@ from flax_mnist.sweep import (
     stacked_states,
     train_member,
 )
-from flax_mnist.train import State, init_state
+from flax_mnist.train import State, init_state, make_optimizer
 
 Rows = list[tuple[Config, Metrics]]  #: Members, each with what is known of it after an epoch.
 
@@ -182,7 +183,8 @@ def compile_programs(plan: Plan, dataset: Dataset, together: bool) -> Programs:
         return jax.ShapeDtypeStruct((lanes(plan), *leaf.shape), leaf.dtype, sharding=own)
 
     order = jax.ShapeDtypeStruct(dataset.train.labels.shape, jnp.int32)
-    members = jax.tree.map(stacked, (init_state(template), order))
+    optimizer = _optimizer(plan, dataset)
+    members = jax.tree.map(stacked, (init_state(template, optimizer), order))
     images, labels = (
         jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=common) for array in dataset.train
     )
@@ -206,7 +208,8 @@ def fit(plan: Plan, dataset: Dataset, programs: Programs) -> Iterator[Epoch]:
     train, test = jax.device_put((dataset.train, dataset.test), common)
     for number, group in enumerate(plan.groups):
         padded = [*group, *[group[-1]] * (lanes(plan) - len(group))]
-        state: Any = jax.device_put(stacked_states(padded, template), own)
+        states = stacked_states(padded, template, _optimizer(plan, dataset))
+        state: Any = jax.device_put(states, own)
         healthy = np.ones(len(group), bool)
         for epoch in range(1, template.epochs + 1):
             order = jax.device_put(_stacked_orders(padded, epoch - 1, len(train.labels)), own)
@@ -226,6 +229,11 @@ def fit(plan: Plan, dataset: Dataset, programs: Programs) -> Iterator[Epoch]:
                 probabilities = programs.predict(state.params, test.images)
                 trained = Trained(*jax.device_get((state.params, probabilities)))
             yield Epoch(number, list(zip(group, metrics, strict=True)), trained)
+
+
+def _optimizer(plan: Plan, dataset: Dataset) -> optax.GradientTransformation:
+    steps = steps_per_epoch(plan.template, len(dataset.train.labels))
+    return make_optimizer(plan.template, steps)
 
 
 def _stacked_orders(members: Sequence[Config], epoch: int, n: int) -> NDArray[np.int32]:
@@ -270,7 +278,7 @@ def _append(file: Path, rows: Rows, dataset_name: str) -> None:
     lines = []
     for config, metrics in rows:
         setting = {name: getattr(config, name) for name in ("learning_rate", "momentum", "seed")}
-        values = metrics._asdict() | {"diverged": math.isnan(metrics.test_loss)}
+        values = metrics.known() | {"diverged": math.isnan(metrics.test_loss)}
         finite = {name: None if math.isnan(value) else value for name, value in values.items()}
         lines.append(json.dumps(setting | finite | {"dataset": dataset_name}) + "\n")
     with file.open("a", encoding="utf-8") as stream:

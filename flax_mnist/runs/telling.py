@@ -6,6 +6,7 @@ from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.devices.memory import Plan
 from flax_mnist.runs.observers import Ending, Observer, Start
+from flax_mnist.runs.stopping import why_over
 from flax_mnist.runs.sweeping import Epoch, SweepObserver
 from flax_mnist.show import terminal, text
 from flax_mnist.store.checkpoint import Progress
@@ -16,7 +17,7 @@ class Lines(Observer):
     """Tells a person what is trained, how each epoch went, and where the run is."""
 
     def begin(self, start: Start) -> None:
-        self.start = start
+        self.start, self.history = start, list(start.history)
         if start.resumed and not start.step:
             terminal.say(f"{start.folder} has no checkpoint yet: starting from the beginning.")
         terminal.say(text.header(start.config, start.dataset, start.device))
@@ -28,10 +29,16 @@ class Lines(Observer):
 
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
         if metrics:
+            self.history.append(metrics)
             terminal.say(text.epoch_line(metrics, self.start.config.epochs))
 
     def end(self, ending: Ending) -> None:
         if ending == "done":
+            if why := why_over(self.start.config, self.history):
+                terminal.say(why)
+            if kept := self.history[-1].best_epoch:
+                loss = next(row.validation_loss for row in self.history if row.epoch == kept)
+                terminal.say(f"Kept are the weights of epoch {kept}: validation loss {loss:.4f}")
             terminal.say(f"Saved in {self.start.folder}")
 
 

@@ -1,7 +1,9 @@
 """Trained weights, from a run folder or a file, and what they make of images."""
 
 import dataclasses
+import hashlib
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +17,8 @@ from flax_mnist.config import CLASSES, PIXELS, Config, DatasetName
 from flax_mnist.data import environment as data_environment
 from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_readable
 from flax_mnist.devices import environment
-from flax_mnist.errors import FlaxMnistError, RequestError
+from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
+from flax_mnist.files import read
 from flax_mnist.model import MLP, Params, make_model
 from flax_mnist.store import run_folder
 from flax_mnist.store.metrics import Metrics, read_metrics
@@ -62,6 +65,13 @@ class LoadedRun(NamedTuple):
     metrics: list[Metrics]  #: Of its epochs; none of a run that was imported.
 
 
+class FirstWeights(NamedTuple):
+    """Weights that a training begins with."""
+
+    params: Params  #: On the host, in the training's own dtype.
+    origin: dict[str, str]  #: The `path` that was given, and the `sha256` of the file.
+
+
 class Imported(NamedTuple):
     """A run folder that was made of a file of weights."""
 
@@ -76,13 +86,11 @@ def load(path: Path, start: StartJax) -> TrainedModel:
         RequestError: there are none.
         DataError: they, or what is recorded of their run, are damaged.
     """
-    if path.is_dir():
-        record = read_config(path)
-        weights = load_weights(path / run_folder.WEIGHTS)
+    record = read_config(path) if path.is_dir() else None
+    weights = load_weights(_file(path))
+    if record:
         config = dataclasses.replace(record.config, hidden_sizes=hidden_sizes(weights))
     else:
-        record = None
-        weights = load_weights(path)
         config = config_of(weights)
     start(config)
     return TrainedModel(path, make_model(config), from_torch_state_dict(weights), record)
@@ -102,6 +110,38 @@ def load_run(folder: Path | str) -> LoadedRun:
     trained = load(path, lambda _: jax.devices()[0])
     metrics = read_metrics(path) if (path / run_folder.METRICS).exists() else []
     return LoadedRun(path, config, trained.model, trained.params, metrics)
+
+
+def _file(path: Path) -> Path:
+    """That of the weights of a run folder, or the file itself."""
+    return path / run_folder.WEIGHTS if path.is_dir() else path
+
+
+def first_weights(path: Path, config: Config) -> FirstWeights:
+    """The weights of a run folder or a file, for a network of `config`.
+
+    float64 is rounded, with a warning, where the network is not float64.
+
+    Raises:
+        RequestError: there are none, or they are another network's.
+        DataError: they, or what is recorded of their run, are damaged.
+    """
+    if path.is_dir():
+        read_config(path)  # or it is no run
+    weights = load_weights(_file(path))
+    sizes = hidden_sizes(weights)
+    if sizes != config.hidden_sizes:
+        there, here = (" ".join(map(str, s)) for s in (sizes, config.hidden_sizes))
+        raise RequestError(
+            f"{path}: its hidden sizes are {there}, not {here}. Give --hidden-sizes {there}."
+        )
+    dtype = np.dtype(make_model(config).param_dtype)
+    if weights["0.bias"].dtype.itemsize > dtype.itemsize:
+        rounded = f"{path}: its float64 weights are rounded to {dtype}."
+        warnings.warn(rounded, FlaxMnistWarning, stacklevel=2)
+    params = from_torch_state_dict({k: v.astype(dtype) for k, v in weights.items()})
+    digest = hashlib.sha256(read(_file(path))).hexdigest()
+    return FirstWeights(params, {"path": str(path.resolve()), "sha256": digest})
 
 
 def config_of(weights: StateDict) -> Config:

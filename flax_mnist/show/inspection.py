@@ -12,11 +12,13 @@ from jax.stages import Compiled, Traced
 from rich import box
 
 from flax_mnist.config import PIXELS, Config
+from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.model import make_model
 from flax_mnist.show import text
 from flax_mnist.train import init_state, make_optimizer, train_step
 
+MNIST_IMAGES = 60_000  #: For training.
 # What is sought in the text of an HLO module.
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<opcode>[\w-]+)\(")
 _ARRAY = re.compile(r"\w+\[[\d,]*\]")
@@ -37,13 +39,17 @@ def tabulate(config: Config) -> str:
 
 
 def trace_step(config: Config) -> Traced:
-    """`train_step` on a batch, as JAX traces it: `jaxpr` is all it computes, gradients included."""
+    """`train_step` on a batch, as JAX traces it: `jaxpr` is all it computes, gradients included.
+
+    A schedule is that of MNIST's epochs: for other numbers of images it has other constants.
+    """
+    optimizer = make_optimizer(config, steps_per_epoch(config, MNIST_IMAGES))
     return train_step.trace(
-        init_state(config),
+        init_state(config, optimizer),
         jax.ShapeDtypeStruct((config.batch_size, 28, 28), jnp.uint8),
         jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         model=make_model(config),
-        optimizer=make_optimizer(config),
+        optimizer=optimizer,
     )
 
 

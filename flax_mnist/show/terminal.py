@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, RenderableType
 
-from flax_mnist.errors import FlaxMnistWarning
+from flax_mnist.errors import FlaxMnistWarning, Verdict
 from flax_mnist.show import text
 
 if TYPE_CHECKING:
@@ -77,13 +77,15 @@ def prepare_streams() -> None:
 
 @contextlib.contextmanager
 def warnings_at_both_ends() -> Iterator[None]:
-    """Shows the block's warnings as they come and again when it has ended well."""
+    """Shows the block's warnings as they come and, but verdicts, again when it has ended well."""
     shown: list[str] = []
 
     def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
         if issubclass(category, FlaxMnistWarning):
-            shown.append(f"WARNING: {message}")
-            complain(shown[-1], style="bold yellow")
+            warning = f"WARNING: {message}"
+            complain(warning, style="bold yellow")
+            if not issubclass(category, Verdict):
+                shown.append(warning)
         else:
             others(message, category, *args, **kwargs)
 

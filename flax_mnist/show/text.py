@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flax_mnist.config import CLASSES, PIXELS
+from flax_mnist.config import CLASSES, PIXELS, WEIGHT_DECAY
 
 if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
@@ -31,8 +31,10 @@ _NUMBER = re.compile(r"[-+±]?\d")
 
 def images(dataset: Dataset) -> str:
     """How many images a dataset has, and where they are from."""
-    n_train, n_test = len(dataset.train.labels), len(dataset.test.labels)
-    return f"{dataset.name}: {n_train:,} training and {n_test:,} test images from {dataset.source}"
+    n_train, n_test = dataset.counts
+    held = f", {len(dataset.validation.labels):,} validation" if dataset.validation else ""
+    counts = f"{n_train:,} training{held} and {n_test:,} test images"
+    return f"{dataset.name}: {counts} from {dataset.source}"
 
 
 def network(config: Config) -> str:
@@ -49,8 +51,8 @@ def header(config: Config, dataset: Dataset, device: jax.Device) -> str:
         f"{images(dataset)}\n"
         f"{network(config)}, {count:,} parameters, {config.init} initialisation, "
         f"{config.precision}, seed {config.seed}\n"
-        f"SGD, learning rate {config.learning_rate:g}{momentum}, batches of {config.batch_size}, "
-        f"on {device.platform}{kind}"
+        f"{_optimizer(config)}, learning rate {config.learning_rate:g}{momentum}, "
+        f"batches of {config.batch_size}, on {device.platform}{kind}{_schedule(config)}"
     )
 
 
@@ -74,6 +76,20 @@ def rate(images_per_second: float) -> str:
     return f"{images_per_second / 1e6:.2f}M images/s"
 
 
+def _optimizer(config: Config) -> str:
+    if config.optimizer == "adamw":
+        decay = WEIGHT_DECAY if config.weight_decay is None else config.weight_decay
+        return f"AdamW, weight decay {decay:g}"
+    return {"sgd": "SGD", "adam": "Adam"}[config.optimizer]
+
+
+def _schedule(config: Config) -> str:
+    if config.schedule == "constant" and not config.warmup:
+        return ""
+    rise = f" after a warm-up of {config.warmup:g} epochs" if config.warmup else ""
+    return f"\nSchedule: {config.schedule}{rise}"
+
+
 def epoch_line(metrics: Metrics, epochs: int) -> str:
     """An epoch's metrics, in 80 columns; the tutorial's `Training loss: ...` among them.
 
@@ -82,8 +98,14 @@ def epoch_line(metrics: Metrics, epochs: int) -> str:
     return (
         f"Epoch {metrics.epoch}/{epochs}  Training loss: {loss(metrics.train_loss)}  "
         f"test {loss(metrics.test_loss)}, {metrics.test_accuracy:.2%}  "
-        f"{seconds(metrics.seconds)}  {rate(metrics.images_per_second)}"
+        f"{seconds(metrics.seconds)}  {rate(metrics.images_per_second)}{_validation(metrics)}"
     )
+
+
+def _validation(metrics: Metrics) -> str:
+    if metrics.validation_loss is None or metrics.validation_accuracy is None:
+        return ""
+    return f"\n  validation {loss(metrics.validation_loss)}, {metrics.validation_accuracy:.2%}"
 
 
 def score(dataset: Dataset, test_loss: float, accuracy: float) -> str:
@@ -101,13 +123,14 @@ def sweep_header(dataset: Dataset, plan: Plan) -> str:
     config, devices = members[0], plan.mesh.devices
     rates = dict.fromkeys(f"{member.learning_rate:g}" for member in members)
     momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
+    momentum = f", momentum {', '.join(momenta)}" if config.optimizer == "sgd" else ""
     together = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
     return (
         f"{images(dataset)}\n"
         f"{network(config)}, {config.init} initialisation, {config.precision}, "
         f"seeds {config.seed} to {members[-1].seed}\n"
-        f"SGD, learning rates {', '.join(rates)}, momentum {', '.join(momenta)}, "
-        f"batches of {config.batch_size}\n"
+        f"{_optimizer(config)}, learning rates {', '.join(rates)}{momentum}, "
+        f"batches of {config.batch_size}{_schedule(config)}\n"
         f"{len(members)} members {together} on {devices.size} x {devices[0].device_kind}, "
         f"in about {plan.bytes / 1e6:,.0f} MB"
     )

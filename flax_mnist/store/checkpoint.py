@@ -12,7 +12,6 @@ A file gets its name only when it is whole, and nothing in it is believed before
 found right: safetensors itself does not notice a flipped bit.
 """
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -144,12 +143,10 @@ def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress |
 def identity(config: Config, dataset: Dataset) -> dict[str, Any]:
     """What a checkpoint belongs to, as `save` and `restore` are given it.
 
-    All settings but the number of epochs, which may grow, the dataset's name, and which images and
+    All settings but those of its end, which may change, the dataset's name, and which images and
     labels it has.
     """
-    settings = dataclasses.asdict(config)
-    del settings["epochs"]
-    return settings | {"dataset": dataset.name, "images": dataset.digest()}
+    return config.lasting() | {"dataset": dataset.name, "images": dataset.digest()}
 
 
 def steps(run_dir: Path) -> list[int]:
@@ -209,8 +206,10 @@ def _are_finite(arrays: Arrays) -> bool:
 
 def _require_same(path: Path, found: Checkpoint, like: Progress, run: Mapping[str, Any]) -> None:
     """Refuses a checkpoint that is whole but of another run."""
-    saved = found.run | _specs(found.arrays)
     wanted = json.loads(json.dumps(dict(run))) | _specs(_arrays(like))
+    # A version of before had not all the settings of today, but did what they say by default.
+    unsaid = {name: value for name, value in vars(Config()).items() if name in wanted}
+    saved = unsaid | found.run | _specs(found.arrays)
     differences = [
         f"{name} is {saved.get(name)} there and {wanted.get(name)} here"
         for name in wanted | saved

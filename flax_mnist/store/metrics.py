@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax_mnist.errors import DataError, FlaxMnistError, RequestError
 from flax_mnist.files import read, write_atomically
@@ -19,11 +19,23 @@ class Metrics(NamedTuple):
     test_accuracy: float  #: Share of the test images that are classified rightly, 0 to 1.
     seconds: float  #: Wall time of the epoch's training alone.
     images_per_second: float
+    #: Mean over the images that are held out, nats. None, as the next two, where there are none.
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None  #: Share of them that are classified rightly, 0 to 1.
+    #: Of the epochs so far the one with the lowest validation loss: its weights are the run's.
+    best_epoch: int | None = None
+
+    def known(self) -> dict[str, Any]:
+        """By name what is not None."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+_REQUIRED = set(Metrics._fields) - set(Metrics._field_defaults)
 
 
 def metrics_line(metrics: Metrics, dataset_name: str) -> str:
     """An epoch as it stands in `metrics.jsonl`."""
-    return json.dumps(metrics._asdict() | {"dataset": dataset_name})
+    return json.dumps(metrics.known() | {"dataset": dataset_name})
 
 
 def append_metrics(path: Path, metrics: Metrics, dataset_name: str) -> None:
@@ -85,7 +97,8 @@ def read_metrics(path: Path) -> list[Metrics]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows.append(Metrics(**{field: row[field] for field in Metrics._fields}))
+            wanted = row.keys() & set(Metrics._fields) | _REQUIRED
+            rows.append(Metrics(**{field: row[field] for field in wanted}))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{file}: line {number} is damaged ({error!r}).") from error
     return rows

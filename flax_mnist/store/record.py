@@ -36,6 +36,8 @@ class Record(NamedTuple):
     devices: int | None = None
     form: str | None = None  #: In which the images were; None where that was not recorded.
     sha256: Mapping[str, str] | None = None  #: `Dataset.digests` of the images, as `form`.
+    #: Where the first weights came from, as `path`, and `sha256` of that file; None: from the seed.
+    init_from: Mapping[str, str] | None = None
 
     @classmethod
     def of(
@@ -74,6 +76,7 @@ def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> 
             "data_dir": str(data_dir) if data_dir else None,
             "class_names": record.class_names,
         },
+        "init_from": record.init_from,
         "checkpoints": dataclasses.asdict(record.checkpoints) if record.checkpoints else None,
         **environment,
     }
@@ -158,12 +161,17 @@ def _record(content: Any) -> Record:
         CheckpointPolicy(_typed(kept["every"], str), _typed(kept["keep"], int)) if kept else None,
         _typed(content["topology"]["devices"], int) if "topology" in content else None,
         _typed(dataset["form"], str) if dataset.get("form") else None,
-        _digests(dataset["sha256"]) if dataset.get("sha256") else None,
+        _texts(dataset["sha256"]) if dataset.get("sha256") else None,
+        _first_weights(content["init_from"]) if content.get("init_from") else None,
     )
 
 
-def _digests(content: Any) -> dict[str, str]:
-    return {name: _typed(digest, str) for name, digest in _typed(content, dict).items()}
+def _texts(content: Any) -> dict[str, str]:
+    return {name: _typed(text, str) for name, text in _typed(content, dict).items()}
+
+
+def _first_weights(content: Any) -> dict[str, str]:
+    return {name: _texts(content)[name] for name in ("path", "sha256")}
 
 
 def _typed(value: Any, kind: type[Kind]) -> Kind:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from benchmarks.equivalence import measurements, sides, stored_runs, tolerances, trainings
 from benchmarks.equivalence import torch_reference as reference
+from benchmarks.equivalence.recipes import RECIPES
 from flax_mnist import model, train
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
@@ -115,6 +116,28 @@ def check_step(data: Dataset) -> None:
         for config in (dataclasses.replace(config, momentum=momentum) for config in PRECISIONS):
             measured = measurements.step_difference(weights, batch, config, steps)
             require("step", measured, tolerances.ulps(tolerances.STEP, config.precision))
+
+
+def check_recipe_steps(data: Dataset, recipe: str) -> None:
+    weights, batches = sides.torch_weights(0, Config()), sides.batches(data.train, 3)
+    for precision in ("float64", "float32"):
+        config = dataclasses.replace(RECIPES[recipe], precision=precision)
+        measured = measurements.optimizer_difference(weights, batches, config)
+        allowed = tolerances.ulps(tolerances.STEP, precision)
+        require(f"3 steps in {precision} with {recipe}", measured, allowed)
+
+
+def check_recipe_epoch(data: Dataset, recipe: str) -> None:
+    weights = sides.torch_weights(0, Config())
+    config = dataclasses.replace(RECIPES[recipe], precision="float64")
+    orders = [epoch_order(0, 0, len(data.train.labels))]
+    ours, theirs = (
+        run(weights, data, orders, config) for run in (trainings.jax_run, trainings.torch_run)
+    )
+    assert ours.losses[0] < 2.2, "it did not train"
+    for what in ("weights", "losses"):
+        measured = measurements.difference(getattr(ours, what), getattr(theirs, what))
+        require(f"an epoch with {recipe}, {what}", measured, tolerances.EPOCHS_FLOAT64)
 
 
 def check_ragged_batch(data: Dataset) -> None:

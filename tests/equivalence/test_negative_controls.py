@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 
@@ -126,6 +128,62 @@ def bfloat16_products(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(model, "make_model", wrong)
 
 
+def eps_inside_the_root(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(train, "adam", lambda rate: optax.adam(rate, eps=0.0, eps_root=1e-8))
+
+
+def means_not_corrected(patch: pytest.MonkeyPatch) -> None:
+    def wrong(rate: float) -> optax.GradientTransformation:
+        right = optax.scale_by_adam()
+
+        def update(gradients, state, params=None):
+            # As if it had begun long ago: 1 - beta^t is 1.
+            updates, after = right.update(gradients, state._replace(count=10**6), params)
+            return updates, after._replace(count=state.count)
+
+        return optax.chain(optax.GradientTransformation(right.init, update), optax.scale(-rate))
+
+    patch.setattr(train, "adam", wrong)
+
+
+def decay_coupled(patch: pytest.MonkeyPatch) -> None:
+    def wrong(rate: float, decay: float) -> optax.GradientTransformation:
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(rate))
+
+    patch.setattr(train, "adamw", wrong)
+
+
+def decay_of_optax(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(train, "WEIGHT_DECAY", 1e-4)
+
+
+def decay_not_times_the_rate(patch: pytest.MonkeyPatch) -> None:
+    def wrong(rate: float, decay: float) -> optax.GradientTransformation:
+        return optax.chain(optax.adam(rate), optax.add_decayed_weights(-decay))
+
+    patch.setattr(train, "adamw", wrong)
+
+
+def other_factor(patch: pytest.MonkeyPatch, change: Callable) -> None:
+    def wrong(optimizer, kind, warmup, total):
+        factor = change(train.rate_schedule(kind, warmup, total))
+        return optax.chain(optimizer, optax.scale_by_schedule(factor))
+
+    patch.setattr(train, "scheduled", wrong)
+
+
+def schedule_a_step_ahead(patch: pytest.MonkeyPatch) -> None:
+    other_factor(patch, lambda right: lambda count: right(count + 1))
+
+
+def schedule_in_float32(patch: pytest.MonkeyPatch) -> None:
+    other_factor(patch, lambda right: lambda count: right(count).astype(np.float32))
+
+
+def recipe_steps(recipe: str) -> Callable[[Dataset], None]:
+    return functools.partial(checks.check_recipe_steps, recipe=recipe)
+
+
 Control = tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Dataset], None], str]
 
 CONTROLS: dict[str, Control] = {
@@ -163,6 +221,24 @@ CONTROLS: dict[str, Control] = {
         "batches, losses",
     ),
     "bfloat16 products: rung 10": (bfloat16_products, check_short_float32, "own drifts"),
+    "eps inside the root: rung 12": (eps_inside_the_root, recipe_steps("Adam"), "with Adam"),
+    "means not corrected: rung 12": (means_not_corrected, recipe_steps("Adam"), "with Adam"),
+    "decay coupled: rung 12": (decay_coupled, recipe_steps("AdamW"), "with AdamW"),
+    "optax's default for the decay: rung 12": (decay_of_optax, recipe_steps("AdamW"), "with AdamW"),
+    "decay not times the rate: rung 12": (
+        decay_not_times_the_rate,
+        recipe_steps("AdamW"),
+        "with AdamW",
+    ),
+    **{
+        f"a step ahead, {recipe}: rung 12": (schedule_a_step_ahead, recipe_steps(recipe), recipe)
+        for recipe in ("a cosine schedule", "a linear schedule", "a warm-up")
+    },
+    "schedule in float32: rung 12": (
+        schedule_in_float32,
+        recipe_steps("a linear schedule"),
+        "in float64",
+    ),
 }
 
 
@@ -179,7 +255,7 @@ def test_without_a_mistake_short_trainings_pass(full_dataset, check):
     check(full_dataset)
 
 
-@pytest.mark.usefixtures("fresh_traces")
+@pytest.mark.usefixtures("fresh_traces", "adam_promotes")
 @pytest.mark.parametrize(("inject", "check", "message"), CONTROLS.values(), ids=CONTROLS)
 def test_control(full_dataset, monkeypatch, inject, check, message):
     inject(monkeypatch)

@@ -1,6 +1,6 @@
 """The ladder: the JAX program computes what the PyTorch tutorial computes, rung by rung.
 
-`benchmarks/equivalence/` measures the differences of rungs 2 to 7 and 9 to 11 and states their
+`benchmarks/equivalence/` measures the differences of rungs 2 to 7 and 9 to 13 and states their
 tolerances; `python -m benchmarks.equivalence` prints them. A rung asserts them on real MNIST, or on
 the built-in digits where that is not at hand. `test_negative_controls.py` puts mistakes into the
 program and shows that the rung's own check notices.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.equivalence import stored_runs
+from benchmarks.equivalence.recipes import RECIPES
 from tests.equivalence import checks
 
 
@@ -63,3 +64,16 @@ def test_rung_11_independent_runs(full_dataset, scores):
     assert len(stored_runs.runs_on(full_dataset)) >= 20
     assert len(checks.JAX_SEEDS) >= 20
     checks.check_independent_runs(full_dataset, scores[-1])
+
+
+@pytest.mark.usefixtures("adam_promotes")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_rung_12_steps_of_other_optimizers_and_schedules(full_dataset, recipe):
+    checks.check_recipe_steps(full_dataset, recipe)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("adam_promotes")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_rung_13_an_epoch_of_other_optimizers_and_schedules_in_float64(full_dataset, recipe):
+    checks.check_recipe_epoch(full_dataset, recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flax_mnist import Config, Dataset, evaluate, init_state, train_epoch
-from flax_mnist.data.order import epoch_order
+from flax_mnist.data.order import epoch_order, steps_per_epoch
 from flax_mnist.model import make_model
 from flax_mnist.runs import sweeping
 from flax_mnist.runs.sweeping import Trained
@@ -20,8 +20,9 @@ FLOAT32 = 1e-5
 
 def single_run(config: Config, dataset: Dataset) -> tuple:
     """Its parameters, and training loss, test loss and test accuracy of each epoch."""
-    model, optimizer = make_model(config), make_optimizer(config)
-    state, history = init_state(config), []
+    model, steps = make_model(config), steps_per_epoch(config, len(dataset.train.labels))
+    optimizer = make_optimizer(config, steps)
+    state, history = init_state(config, optimizer), []
     for epoch in range(config.epochs):
         order = epoch_order(config.seed, epoch, len(dataset.train.labels))
         state, loss = train_epoch(

@@ -1,0 +1,123 @@
+"""Runs with other optimizers than the tutorial's: they stop and go on as any, and sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from flax_mnist import Config
+from flax_mnist.config import CheckpointPolicy
+from flax_mnist.devices.memory import make_plan
+from flax_mnist.errors import RequestError, StoppedError
+from flax_mnist.runs import sweeping
+from flax_mnist.runs.training import train
+from flax_mnist.store import checkpoint, run_folder
+from flax_mnist.sweep import combinations
+from tests.helpers.checkpoints import put_together, take_apart
+from tests.helpers.sweeps import single_run
+
+SMALL = Config(epochs=2, hidden_sizes=(16,), learning_rate=0.01)
+RECIPES = {
+    "adam": {"optimizer": "adam", "learning_rate": 0.003},
+    "adamw": {"optimizer": "adamw", "learning_rate": 0.003, "weight_decay": 0.1},
+    "cosine": {"schedule": "cosine", "momentum": 0.9},
+    "all": {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "linear", "warmup": 0.5},
+}
+pytestmark = pytest.mark.usefixtures("adam_promotes")
+each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+
+
+@contextlib.contextmanager
+def after_four_chunks():
+    heard = iter([None, None, None, signal.SIGTERM])
+    yield lambda: next(heard)
+
+
+@each_recipe
+def test_a_stopped_run_goes_on_bit_for_bit(dataset, tmp_path, recipe):
+    config, policy = dataclasses.replace(SMALL, **recipe), CheckpointPolicy("5steps")
+    straight = train(config, dataset, tmp_path / "straight", checkpoints=policy)
+    with pytest.raises(StoppedError, match="after step 16 of 32"):
+        train(
+            config,
+            dataset,
+            tmp_path / "run",
+            checkpoints=policy,
+            patience=after_four_chunks,
+        )
+    run = train(run_dir=tmp_path / "run", dataset=dataset, resume=True)
+    weights = [(r.folder / run_folder.WEIGHTS).read_bytes() for r in (run, straight)]
+    assert weights[0] == weights[1]
+    there, here = (
+        checkpoint.read_checkpoint(r.folder / checkpoint.FOLDER / "32.safetensors").arrays
+        for r in (run, straight)
+    )
+    assert there.keys() == here.keys()
+    for name, array in there.items():
+        np.testing.assert_array_equal(array, here[name], name)
+    plain = train(dataclasses.replace(SMALL), dataset, tmp_path / "plain", checkpoints=policy)
+    assert (plain.folder / run_folder.WEIGHTS).read_bytes() != weights[0]
+
+
+def test_a_schedule_is_not_stretched_by_more_epochs(dataset, tmp_path):
+    config = dataclasses.replace(SMALL, schedule="cosine")
+    train(config, dataset, tmp_path / "run")
+    longer = dataclasses.replace(config, epochs=3)
+    with pytest.raises(RequestError, match=r"epochs is 3, the run's is 2; its schedule is spread"):
+        train(longer, dataset, tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_of_before_there_were_optimizers_goes_on(dataset, tmp_path):
+    config = dataclasses.replace(SMALL, epochs=1)
+    run = train(config, dataset, tmp_path / "run")
+    longer = dataclasses.replace(config, epochs=2)
+    expected = train(longer, dataset, tmp_path / "expected")
+    file = run.folder / checkpoint.FOLDER / "16.safetensors"
+    header, arrays = take_apart(file.read_bytes())
+    new = {"optimizer", "weight_decay", "schedule", "warmup", "validation"}
+    said = json.loads(header["__metadata__"]["run"])
+    assert new <= said.keys()
+    said = {name: value for name, value in said.items() if name not in new}
+    header["__metadata__"]["run"] = json.dumps(said)
+    file.write_bytes(put_together(header, arrays))
+    record = json.loads((run.folder / run_folder.CONFIG).read_text())
+    del record["init_from"]
+    for name in (*new, "patience", "until_accuracy"):
+        del record["config"][name]
+    (run.folder / run_folder.CONFIG).write_text(json.dumps(record))
+    train(longer, dataset, run.folder, resume=True)
+    weights = [(r.folder / run_folder.WEIGHTS).read_bytes() for r in (run, expected)]
+    assert weights[0] == weights[1]
+
+
+@each_recipe
+def test_a_member_of_a_sweep_is_its_single_run(dataset, recipe):
+    config = dataclasses.replace(SMALL, precision="float64", **recipe)
+    members = combinations(config, (0.003, 0.05), (config.momentum,), seeds=2)
+    with jax.enable_x64(True):
+        plan = make_plan(members, dataset.counts, jax.devices(), np.inf)
+        programs = sweeping.compile_programs(plan, dataset, together=True)
+        *_, last = sweeping.fit(plan, dataset, programs)
+        for i in (0, 3):
+            params, history = single_run(members[i], dataset)
+            ours = jax.tree.map(lambda leaf, i=i: leaf[i], last.trained.params)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-11), ours, params
+            )
+            assert last.rows[i][1].test_loss == pytest.approx(history[-1][1], abs=1e-11)
+
+
+@pytest.mark.parametrize(
+    "field", [{"validation": 5}, {"validation": 5, "patience": 1}, {"until_accuracy": 0.9}]
+)
+def test_a_sweep_trains_all_members_alike(field):
+    with pytest.raises(RequestError, match=rf"^{next(iter(field)).replace('_', '-')}: not in a"):
+        combinations(Config(**field), (0.1,), (0.0,), 1)
+    with pytest.raises(RequestError, match=r"^momentum is 0\.9; .* left out with adam"):
+        combinations(Config(optimizer="adam"), (0.1,), (0.0, 0.9), 1)
