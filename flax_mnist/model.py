@@ -39,7 +39,9 @@ class MLP(nn.Module):
 
     @nn.compact
     def logits(self, inputs: Float[Array, "batch 784"]) -> Float[Array, "batch 10"]:
-        """Logits, of `param_dtype`."""
+        """Logits, of `param_dtype`. Raises RequestError for float64 without `jax_enable_x64`."""
+        if jnp.dtype(self.dtype) == np.float64:
+            require_float64("float64 and deterministic networks need")
         x = inputs
         for size in self.hidden_sizes:
             x = jax.nn.relu(self._linear(size, x))
@@ -74,17 +76,12 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
 
 
 def make_model(config: Config) -> MLP:
-    """The network that `config` describes.
+    """The network that `config` describes; `config.sums_in_float64` needs `jax_enable_x64`.
 
     A deterministic float32 network computes its activations in float64 from weights in float32.
     Adding up a gradient in another order, as other devices do, then changes its last bits in
     float64, and next to none of what is left when it is rounded to float32.
-
-    Raises:
-        RequestError: it takes float64, and `jax_enable_x64` is off.
     """
-    if config.sums_in_float64:
-        require_float64("float64 and deterministic networks need")
     products = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float64": jnp.float64}
     return MLP(
         config.hidden_sizes,

@@ -62,7 +62,9 @@ cases = {
     "minst": lambda: load_dataset("minst"),
     "cifar": lambda: load_dataset("cifar"),
     "float64": lambda: init_state(Config(precision="float64")),
-    "deterministic": lambda: make_model(Config(deterministic=True)),
+    "deterministic": lambda: predict(
+        params, images, model=make_model(Config(deterministic=True))
+    ),
     "bytes as labels, int64 order": lambda: epoch(
         labels=labels.astype(np.uint8), order=rng.permutation(1000)
     ),
