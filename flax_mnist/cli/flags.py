@@ -98,8 +98,6 @@ def parse(
 #: A flag without a --no- of its own: nothing but the command line could switch it on.
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 DATASETS = "{" + ",".join(get_args(DatasetName)) + "}"
-#: It is no number where it is not given, so that it can be refused beside other optimizers.
-WeightDecay = Annotated[float | None, by_default("FLOAT", "0.01 with adamw")]
 #: Trained weights.
 RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR|FILE")]
 OptionalDir = Annotated[Path | None, optional("DIR")]  #: A folder, or none.
@@ -120,6 +118,14 @@ def run_of(path: Path) -> Path:
         return path
     terminal.complain(f"{path} is a sweep: taking its best member, {best}.")
     return best
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Config):
+    """A config whose help says what a setting is that is not given."""
+
+    weight_decay: Annotated[float | None, by_default("FLOAT", "0.01 with adamw")] = None
+    """Of adamw alone: each step shrinks all weights by it times the rate."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import tyro
 
-from flax_mnist.cli.flags import Machine, Switch
+from flax_mnist.cli.flags import Machine, Settings, Switch
 from flax_mnist.config import Config, Init
 from flax_mnist.show import terminal, text
 
@@ -20,7 +20,7 @@ Section = Literal["layers", "jaxpr", "products", "cost"]  #: Parts of what is pr
 
 
 @dataclasses.dataclass(frozen=True)
-class OfAStep(Config):
+class OfAStep(Settings):
     """The network and the step."""
 
     epochs: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.epochs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from flax_mnist.cli.flags import DataDir, Machine, Switch, WeightDecay, by_default
+from flax_mnist.cli.flags import DataDir, Machine, Settings, Switch, by_default
 from flax_mnist.config import Config, DatasetName
 from flax_mnist.data import environment
 from flax_mnist.errors import FlaxMnistError
@@ -17,13 +17,11 @@ from flax_mnist.store.run_folder import BEST
 
 
 @dataclasses.dataclass(frozen=True)
-class Common(Config):
+class Common(Settings):
     """What all members have in common."""
 
     learning_rate: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.learning_rate
     momentum: tyro.conf.Suppress[tyro.conf.Fixed[float]] = Config.momentum
-    weight_decay: WeightDecay = Config.weight_decay
-    """Of adamw alone: each step shrinks all weights by it times the rate."""
     seed: int = Config.seed
     """The first of the seeds."""
     validation: tyro.conf.Suppress[tyro.conf.Fixed[int]] = Config.validation

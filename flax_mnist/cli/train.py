@@ -17,8 +17,8 @@ from flax_mnist.cli.flags import (
     Devices,
     Machine,
     OptionalDir,
+    Settings,
     Switch,
-    WeightDecay,
     by_default,
     optional,
 )
@@ -113,11 +113,8 @@ class Output:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings(Config):
+class Asked(Settings):
     """What is asked for now; it may fit only beside the settings of an old run."""
-
-    weight_decay: WeightDecay = Config.weight_decay
-    """Of adamw alone: each step shrinks all weights by it times the rate."""
 
     def require_fit(self) -> None:
         """They are held against each other when all are known."""
@@ -134,7 +131,7 @@ class Train:
         flax-mnist train --resume --run-dir runs/a --epochs 20
     """
 
-    settings: Settings = dataclasses.field(default_factory=Settings)
+    settings: Asked = dataclasses.field(default_factory=Asked)
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
     data_dir: DataDir = dataclasses.field(default_factory=environment.data_dir)
@@ -266,7 +263,7 @@ def flags_of(record: Record, num_devices: int | None) -> Train:
     devices = Devices(num_devices=num_devices)
     first = Path(record.init_from["path"]) if record.init_from else None
     return Train(
-        Settings(**dataclasses.asdict(record.config)),
+        Asked(**dataclasses.asdict(record.config)),
         record.dataset,
         record.data_dir,
         init_from=first,
