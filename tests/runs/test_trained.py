@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from flax_mnist.errors import RequestError
 from flax_mnist.runs.trained import import_weights
 from flax_mnist.runs.training import train
 
+LEARNS = Config(epochs=2, hidden_sizes=(16,), learning_rate=0.05, momentum=0.9)
+
 
 def test_a_run_is_loaded_whole(dataset, tmp_path):
-    config = Config(epochs=2, hidden_sizes=(16,), init="flax", learning_rate=0.1)
+    config = dataclasses.replace(LEARNS, init="flax")
     run = train(config, dataset, tmp_path / "run")
     loaded = load_run(str(tmp_path / "run"))
     assert (loaded.config, loaded.metrics) == (config, run.metrics)
@@ -33,7 +37,7 @@ def test_one_that_was_imported_has_no_epochs(tmp_path):
 
 
 def test_of_float64_nothing_is_lost_without_a_word(dataset, tmp_path):
-    train(Config(epochs=1, precision="float64"), dataset, tmp_path / "run")
+    train(dataclasses.replace(LEARNS, precision="float64"), dataset, tmp_path / "run")
     with pytest.raises(RequestError, match="need float64 in JAX"):
         load_run(tmp_path / "run")
     with jax.enable_x64(True):
