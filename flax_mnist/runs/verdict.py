@@ -29,8 +29,10 @@ def of_a_run(
     if last.step < FEWEST_STEPS:
         return None
     if last.test_loss >= guessing or last.test_accuracy <= shares.max():
+        knows = last.test_accuracy > 2 * shares.max()
+        what = "is too sure of what is wrong" if knows else "has learned nothing"
         found = (
-            f"the network has learned nothing: its test loss is {last.test_loss:.4g}, that of "
+            f"the network {what}: its test loss is {last.test_loss:.4g}, that of "
             f"guessing {guessing:.4g}, its test accuracy {last.test_accuracy:.2%}."
         )
         why = _cause(config, last, guessing)
@@ -47,9 +49,12 @@ def of_a_run(
 
 def _cause(config: Config, last: Metrics, guessing: float) -> str:
     rate = config.learning_rate / (1 - config.momentum)
-    if last.test_loss > 1.5 * guessing:
+    is_high = rate >= HIGH_RATES[config.optimizer]
+    # Dead units leave the loss of guessing; where none are yet, some rules for the first weights
+    # begin above it.
+    if last.test_loss > (1.05 if is_high else 1.5) * guessing:
         return f"The steps are too large. {_lower(config)}"
-    if rate >= HIGH_RATES[config.optimizer]:
+    if is_high:
         return f"The steps were so large that its units are dead. {_lower(config)}"
     higher = f"Try a --learning-rate above {config.learning_rate:g}, or more --epochs."
     return f"The steps are too small or too few. {higher}"

@@ -42,14 +42,14 @@ def straight(data: Path, path: Path, epochs: int) -> Path:
     return path
 
 
-def assert_same_result(ours: Path, theirs: Path) -> None:
+def assert_same_result(ours: Path, theirs: Path, atol: float = 1e-12) -> None:
     a, b = (load_file(path / run_folder.WEIGHTS) for path in (ours, theirs))
     assert a.keys() == b.keys()
     for name in a:
-        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(a[name], b[name], rtol=0, atol=atol)
     for mine, other in zip(*map(read_metrics, (ours, theirs)), strict=True):
         assert mine[:2] == other[:2]
-        assert mine[2:5] == pytest.approx(other[2:5], abs=1e-12)
+        assert mine[2:5] == pytest.approx(other[2:5], abs=atol)
 
 
 def names(path: Path) -> set[str]:
@@ -82,6 +82,38 @@ def test_two_processes_are_as_one_and_three_go_on(data, tmp_path):
     assert not nowhere.exists()
     assert ask(*resume(theirs, epochs=3)) == 0
     assert_same_result(ours, theirs)
+
+
+def test_two_processes_begin_with_given_weights_and_stop_early_as_one_does(data, tmp_path):
+    first, ours, theirs = (tmp_path / name for name in ("first", "two", "one"))
+    straight(data, first, 1)
+    asked = {
+        "init_from": first,
+        "momentum": 0.9,
+        "learning_rate": 0.05,
+        "epochs": 40,
+        "validation": 300,
+        "patience": 2,
+    }
+    nowhere = tmp_path / "another disk"
+    others = asked | {"init_from": nowhere}  # the first process alone has the file
+    with together(new_run(data, ours, **asked), new_run(data, ours, **others)) as both:
+        (code, out, err), (code_1, _, err_1) = (end(process, 180) for process in both)
+    assert (code, code_1) == (0, 0), err + err_1
+    assert "stopped early" in out
+    assert ask(*new_run(data, theirs, **asked, quiet=True)) == 0
+    assert_same_result(ours, theirs, atol=1e-9)  # such large steps make roundings grow
+    best = [read_metrics(path)[-1].best_epoch for path in (ours, theirs)]
+    assert best[0] == best[1] == len(read_metrics(ours)) - 2
+
+    # More patience, with a process that has never seen the folder.
+    patient = {"patience": 4, "epochs": 40}
+    arguments = [resume(path, data_dir=data, **patient) for path in (ours, nowhere)]
+    with together(*arguments) as both:
+        ends = [end(process, 180) for process in both]
+    assert [code for code, *_ in ends] == [0, 0], ends
+    assert ask(*resume(theirs, **patient)) == 0
+    assert_same_result(ours, theirs, atol=1e-9)
 
 
 def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):

@@ -47,7 +47,9 @@ SMALL = "too small or too few. Try a --learning-rate above 0.003, or more --epoc
         ({"learning_rate": 0.01, "optimizer": "adam"}, GUESSING, 0.2, f"{DEAD}0.01."),
         ({}, GUESSING, 0.2, SMALL),
         ({}, GUESSING - 0.1, 0.1, SMALL),
-        ({}, 5.0, 0.4, "too large. Try a --learning-rate below 0.003."),
+        ({}, GUESSING * 1.4, 0.1, SMALL),
+        ({}, 5.0, 0.2, "too large. Try a --learning-rate below 0.003."),
+        ({"learning_rate": 0.2}, GUESSING * 1.4, 0.2, "too large. Try a --learning-rate below 0.2"),
     ],
 )
 def test_what_learned_nothing_is_told_the_likely_cause(settings, loss, accuracy, cause):
@@ -55,6 +57,12 @@ def test_what_learned_nothing_is_told_the_likely_cause(settings, loss, accuracy,
     assert words.startswith(f"the network has learned nothing: its test loss is {loss:.4g}, that ")
     assert f"of guessing {GUESSING:.4g}, its test accuracy {accuracy:.2%}. The steps " in words
     assert cause in words
+
+
+def test_a_loss_above_guessing_of_a_network_that_knows_something_is_told_otherwise():
+    words = said((0.9, 3.2, 0.4), learning_rate=0.05, momentum=0.9)
+    assert words.startswith("the network is too sure of what is wrong: its test loss is 3.2, that")
+    assert words.endswith("too large. Try a --learning-rate below 0.05, or less --momentum.")
 
 
 def test_a_test_loss_that_rises_epoch_after_epoch():
