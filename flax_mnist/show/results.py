@@ -2,6 +2,7 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from flax_mnist.show.figures import BLUE, GREY, VERMILION, open_axes, percent, s
 from flax_mnist.show.prediction import Prediction
 
 PREDICTION_COLUMNS, MISTAKE_COLUMNS = 3, 5
+DOUBT_COLUMNS = 40  #: Characters in the title of a picture.
 MOST_MISTAKES = 25  #: In a report.
 
 
@@ -214,4 +216,4 @@ def _draw_picture(axes: Axes, prediction: Prediction) -> None:
     _, picture, (top, left, bottom, right), doubts = prediction.reading
     axes.imshow(np.broadcast_to(picture, (*picture.shape[:2], 3)))
     axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=BLUE))
-    axes.set_title("\n".join(doubts), fontsize=7.5)
+    axes.set_title("\n".join(textwrap.fill(doubt, DOUBT_COLUMNS) for doubt in doubts), fontsize=7.5)

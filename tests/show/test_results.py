@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from flax_mnist import scoring
+from flax_mnist.pictures.reading import Reading
 from flax_mnist.show.figures import BLUE, GREY, save
 from flax_mnist.show.prediction import Prediction
 from flax_mnist.show.results import (
@@ -94,6 +95,21 @@ def test_a_long_title_stays_in_the_picture(predictions, tmp_path):
     assert box.x0 > 0
     assert box.x1 < figure.bbox.x1
     assert box.y1 <= figure.bbox.y1
+
+
+def test_doubts_stay_above_their_picture(predictions, tmp_path):
+    picture = np.full((300, 400, 1), 200, np.uint8)
+    doubts = ("several digits are on it, of which the largest is read; " * 2, "it is faint")
+    reading = Reading(predictions[0].image, picture, (10, 10, 90, 90), doubts)
+    figure = draw_predictions([predictions[0]._replace(reading=reading)])
+    save(figure, tmp_path / "a.png")
+    figure.draw_without_rendering()  # for the extents
+    picture_axes, image_axes, _ = figure.subfigs[0].axes
+    box = picture_axes.title.get_window_extent()
+    assert box.x0 > 0
+    assert box.x1 < image_axes.get_window_extent().x0
+    said = " ".join(picture_axes.get_title().split())
+    assert said == f"{doubts[0].strip()} {doubts[1]}"
 
 
 @pytest.fixture
