@@ -52,7 +52,7 @@ def single_steps(dataset: Dataset, config: Config) -> list[Comparison]:
     three = sides.batches(dataset.train, 3)
     for name, recipe in RECIPES.items():
         measure = functools.partial(optimizer_steps, weights, three, recipe)
-        parts.append((f"{name}: 3 steps, same gradients", tolerances.STEP, measure))
+        parts.append((f"3 steps: {name}", tolerances.STEP, measure))
     wide, narrow = (replace(config, precision=p) for p in ("float64", "float32"))
     return [
         Comparison(what, measure(wide), ulps(n, "float64"), measure(narrow), ulps(n, "float32"))

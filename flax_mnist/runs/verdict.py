@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Int
-from scipy.stats import entropy
 
 from flax_mnist.config import CLASSES, Config
 from flax_mnist.store.metrics import Metrics
@@ -25,7 +25,7 @@ def of_a_run(
     the loss is the entropy of these shares, ln 10 where they are equal, and no less can be had.
     """
     last, shares = history[-1], np.bincount(test_labels, minlength=CLASSES) / len(test_labels)
-    guessing = float(entropy(shares))
+    guessing = float(scipy.stats.entropy(shares))
     if last.step < FEWEST_STEPS:
         return None
     if last.test_loss >= guessing or last.test_accuracy <= shares.max():
