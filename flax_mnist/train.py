@@ -59,7 +59,7 @@ def adam(learning_rate: float) -> optax.GradientTransformation:
     Both divide the means of gradients and of their squares by 1 - beta^t before the root; the
     learning rate is in the state, as `sgd`'s.
     """
-    return optax.inject_hyperparams(optax.adam, _NO_SETTINGS)(learning_rate)
+    return _promoting(optax.inject_hyperparams(optax.adam, _NO_SETTINGS)(learning_rate))
 
 
 @functools.cache
@@ -68,9 +68,19 @@ def adamw(learning_rate: float, weight_decay: float) -> optax.GradientTransforma
 
     The decay is decoupled, of weights and of biases, and follows the learning rate's schedule.
     """
-
     make = optax.inject_hyperparams(optax.adamw, (*_NO_SETTINGS, "weight_decay"))
-    return make(learning_rate, weight_decay=weight_decay)
+    return _promoting(make(learning_rate, weight_decay=weight_decay))
+
+
+def _promoting(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """optax raises a float to the power of an int32, which JAX may be told to refuse."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimizer.update(updates, state, params)
+        return updates, state
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def rate_schedule(kind: Schedule, warmup: int, total: int) -> optax.Schedule:

@@ -50,13 +50,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def adam_promotes() -> Iterator[None]:
-    """optax's Adam raises a float to the power of an int32, which strict promotion forbids."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 @pytest.fixture(scope="session")
 def digits() -> dict[str, np.ndarray]:
     """A small set of drawn digits: 1,000 for training, 200 for testing."""

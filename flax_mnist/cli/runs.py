@@ -74,7 +74,8 @@ class Runs:
 
 _LEGEND = """
 train, test: mean loss in nats. correct: of the test images; * the best on its
-dataset. took: training alone. Of the settings those are shown that differ."""
+dataset. All of the last epoch, with validation of the best one. took: training
+alone. Of the settings those are shown that differ."""
 
 
 def _name(said: str) -> str:
@@ -94,7 +95,7 @@ def _condition(said: str) -> tuple[str, str]:
 def _best(runs: Sequence[Run]) -> dict[str, float]:
     """The highest test accuracy on each dataset."""
     # Sorted, so that of the runs on one dataset the best one has the last word.
-    return dict(sorted((run.record.dataset, run.last.test_accuracy) for run in runs if run.last))
+    return dict(sorted((run.record.dataset, run.kept.test_accuracy) for run in runs if run.kept))
 
 
 def _table(runs: Sequence[Run], best: dict[str, float]) -> str:
@@ -102,13 +103,13 @@ def _table(runs: Sequence[Run], best: dict[str, float]) -> str:
     heads = ["run", *(SHORT.get(name, name) for name in settings)]
     rows = [(*heads, "epoch", "train", "test", "correct", "took", "started")]
     for run in runs:
-        last, record = run.last, run.record
-        epoch = f"{last.epoch if last else 0}/{record.config.epochs}" if record.checkpoints else "-"
+        kept, record = run.kept, run.record
+        epoch = f"{len(run.metrics)}/{record.config.epochs}" if record.checkpoints else "-"
         results = ("-", "-", "- ", "-")
-        if last and run.took is not None:
-            mark = "*" if last.test_accuracy == best[record.dataset] else " "
-            losses = text.loss(last.train_loss), text.loss(last.test_loss)
-            results = (*losses, f"{last.test_accuracy:.2%}{mark}", text.seconds(run.took))
+        if kept and run.took is not None:
+            mark = "*" if kept.test_accuracy == best[record.dataset] else " "
+            losses = text.loss(kept.train_loss), text.loss(kept.test_loss)
+            results = (*losses, f"{kept.test_accuracy:.2%}{mark}", text.seconds(run.took))
         facts = run.facts
         own = ["-" if facts[name] is None else listing.word(facts[name]) for name in settings]
         started = f"{run.started:%Y-%m-%d %H:%M}"
@@ -117,15 +118,15 @@ def _table(runs: Sequence[Run], best: dict[str, float]) -> str:
 
 
 def _object(run: Run, best: dict[str, float]) -> dict[str, object]:
-    last = run.last
+    kept = run.kept
     return {
         "run": str(run.path),
         "sweep": str(run.sweep) if run.sweep else None,
         "dataset": run.record.dataset,
         "started": run.started.isoformat(timespec="seconds"),
         "epochs": run.record.config.epochs if run.record.checkpoints else None,
-        **{field: getattr(last, field, None) for field in Metrics._fields},
+        **{field: getattr(kept, field, None) for field in Metrics._fields},
         "took": run.took,
-        "best": last is not None and last.test_accuracy == best[run.record.dataset],
+        "best": kept is not None and kept.test_accuracy == best[run.record.dataset],
         "config": run.config,
     }

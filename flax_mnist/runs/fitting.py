@@ -11,7 +11,7 @@ import optax
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset, Split
 from flax_mnist.data.order import epoch_order, steps_per_epoch
-from flax_mnist.errors import FlaxMnistError
+from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.evaluation import evaluate
 from flax_mnist.model import Params, make_model
 from flax_mnist.runs.loop import metrics_of
@@ -39,8 +39,7 @@ def fit(
     """Trains on `data` until `config.epochs` epochs are done, and keeps nothing in files.
 
     Args:
-        config: of it what describes the optimizer is only for its own, and what holds images out
-            or ends a run is for `train`.
+        config: of it what describes the optimizer is only for its own.
         data: what is trained on, and what each epoch is scored on, which may well be held out of
             the training images; each as uint8 images [n, 28, 28] and labels [n].
         optimizer: any of optax's, made once: what compiles it knows it by identity.
@@ -51,8 +50,14 @@ def fit(
 
     Raises:
         ArgumentError: an array is not what it must be.
+        RequestError: the config holds images out, or ends a run: `data` and `patience` do.
         FlaxMnistError: a loss is not finite.
     """
+    for setting in ("validation", "patience", "until_accuracy"):
+        if getattr(config, setting):
+            raise RequestError(
+                f"{setting} is for train: fit is given what it scores as data, and its patience."
+            )
     train, test = (data.train, data.test) if isinstance(data, Dataset) else data
     n = len(train[1])
     model = make_model(config)

@@ -33,9 +33,12 @@ class Run(NamedTuple):
         return f"{self.sweep.name}/{self.path.name}" if self.sweep else self.path.name
 
     @property
-    def last(self) -> Metrics | None:
-        """Of the last epoch that is done."""
-        return self.metrics[-1] if self.metrics else None
+    def kept(self) -> Metrics | None:
+        """Of the epoch whose weights it has: of those that are done the last, or the best one."""
+        if not self.metrics:
+            return None
+        last = self.metrics[-1]
+        return last if last.best_epoch is None else self.metrics[last.best_epoch - 1]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -51,7 +54,7 @@ class Run(NamedTuple):
     @property
     def facts(self) -> dict[str, Any]:
         """All that runs are chosen and sorted by; None is what it has not."""
-        results = {field: getattr(self.last, field, None) for field in _RESULTS}
+        results = {field: getattr(self.kept, field, None) for field in _RESULTS}
         settings = dict.fromkeys(SETTINGS) | self.config
         about = {"run": self.name, "dataset": self.record.dataset, "started": self.started}
         return about | settings | results | {"took": self.took}

@@ -81,6 +81,16 @@ def test_runs_are_listed_by_time_with_their_last_epochs_results(runs, capsys):
     assert len({len(line) for line in lines}) == 1  # the columns stand under each other
 
 
+def test_with_validation_the_results_are_those_of_the_weights_that_are_kept(tmp_path, capsys):
+    path = add_run(tmp_path / "a", STARTED[0], "mnist", [0.8])
+    for epoch, accuracy, best in [(2, 0.9, 2), (3, 0.95, 2)]:
+        row = Metrics(epoch, 938 * epoch, 1.5, 1 / epoch, accuracy, 0.1, 6e5, 0.5, 0.8, best)
+        append_metrics(path, row, "mnist")
+    assert ask("runs", tmp_path) == 0
+    _, row = rows(capsys.readouterr().out)
+    assert row[:5] == ["a", "3/5", "1.5000", "0.5000", "90.00%*"]
+
+
 def test_the_list_as_json_says_the_same(runs, capsys):
     assert ask("runs", runs, "--json") == 0
     objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -100,7 +110,7 @@ def test_damaged_runs_are_named_and_do_not_stop_the_list(runs, capsys):
     assert ask("runs", runs) == 0
     table, _, rest = capsys.readouterr().out.partition("\n\n")
     assert [line[0] for line in table.splitlines()[1:]] == ["a", "c", "e"]
-    damages = rest.splitlines()[2:]
+    damages = rest.splitlines()[3:]
     assert damages[0].startswith(f"{runs / 'b' / 'config.json'}: damaged")
     assert damages[1].startswith(f"{runs / 'd' / 'metrics.jsonl'}: line 1 is damaged")
     assert ask("runs", runs, "--json") == 0

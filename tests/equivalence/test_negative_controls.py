@@ -255,7 +255,7 @@ def test_without_a_mistake_short_trainings_pass(full_dataset, check):
     check(full_dataset)
 
 
-@pytest.mark.usefixtures("fresh_traces", "adam_promotes")
+@pytest.mark.usefixtures("fresh_traces")
 @pytest.mark.parametrize(("inject", "check", "message"), CONTROLS.values(), ids=CONTROLS)
 def test_control(full_dataset, monkeypatch, inject, check, message):
     inject(monkeypatch)

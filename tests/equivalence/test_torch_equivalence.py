@@ -66,14 +66,12 @@ def test_rung_11_independent_runs(full_dataset, scores):
     checks.check_independent_runs(full_dataset, scores[-1])
 
 
-@pytest.mark.usefixtures("adam_promotes")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_rung_12_steps_of_other_optimizers_and_schedules(full_dataset, recipe):
     checks.check_recipe_steps(full_dataset, recipe)
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("adam_promotes")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_rung_13_an_epoch_of_other_optimizers_and_schedules_in_float64(full_dataset, recipe):
     checks.check_recipe_epoch(full_dataset, recipe)

@@ -21,7 +21,7 @@ from flax_mnist import (
     init_state,
     to_torch_state_dict,
 )
-from flax_mnist.errors import FlaxMnistError
+from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.runs.training import train
 
 CONFIG = Config(epochs=3, learning_rate=0.05, momentum=0.9, hidden_sizes=(16,))
@@ -100,3 +100,11 @@ def test_it_ends_where_nothing_gets_better_and_keeps_the_best(dataset):
 def test_a_loss_that_is_not_finite_ends_it(dataset):
     with pytest.raises(FlaxMnistError, match="not finite in epoch 1: take smaller steps"):
         fit(Config(learning_rate=1e30), dataset)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"validation": 9}, {"validation": 9, "patience": 2}, {"until_accuracy": 0.9}]
+)
+def test_what_it_would_not_heed_is_refused(dataset, setting):
+    with pytest.raises(RequestError, match=f"^{next(iter(setting))} is for train"):
+        fit(dataclasses.replace(CONFIG, **setting), dataset)

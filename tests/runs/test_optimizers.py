@@ -29,7 +29,6 @@ RECIPES = {
     "cosine": {"schedule": "cosine", "momentum": 0.9},
     "all": {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "linear", "warmup": 0.5},
 }
-pytestmark = pytest.mark.usefixtures("adam_promotes")
 each_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 
 
