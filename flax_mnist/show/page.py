@@ -115,7 +115,11 @@ def render(
         ),
         config=_table(
             {"dataset": dataset.name, "images": dataset.source}
-            | {k.replace("_", " "): v for k, v in dataclasses.asdict(config).items()}
+            | {
+                k.replace("_", " "): v
+                for k, v in dataclasses.asdict(config).items()
+                if v is not None
+            }
         ),
         command=html.escape(shlex.join(["flax-mnist", *history.environment.get("command", ())])),
         environment=_table({k: v for k, v in history.environment.items() if k != "command"}),
