@@ -53,7 +53,10 @@ def read_outcomes(path: Path) -> list[Setting]:
         return [Setting(**row) for row in rows]
     except FileNotFoundError as error:
         is_sweep = (path / SWEEP).exists()
-        wrong = "a sweep that did not come to its end" if is_sweep else "holds no sweep"
+        unfinished = (
+            f"a sweep that did not come to its end, or has no {OUTCOMES} as those of before"
+        )
+        wrong = unfinished if is_sweep else "holds no sweep"
         raise RequestError(f"{path}: {wrong}.") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{file}: damaged ({error!r}).") from error
