@@ -53,9 +53,7 @@ def read_outcomes(path: Path) -> list[Setting]:
         return [Setting(**row) for row in rows]
     except FileNotFoundError as error:
         is_sweep = (path / SWEEP).exists()
-        unfinished = (
-            f"a sweep that did not come to its end, or has no {OUTCOMES} as those of before"
-        )
+        unfinished = f"a sweep that did not come to its end, or one of before {OUTCOMES}"
         wrong = unfinished if is_sweep else "holds no sweep"
         raise RequestError(f"{path}: {wrong}.") from error
     except (ValueError, TypeError, RecursionError) as error:
