@@ -38,7 +38,7 @@ class Run(NamedTuple):
         if not self.metrics:
             return None
         last = self.metrics[-1]
-        return last if last.best_epoch is None else self.metrics[last.best_epoch - 1]
+        return next((row for row in self.metrics if row.epoch == last.best_epoch), last)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def read_metrics(path: Path) -> list[Metrics]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            wanted = row.keys() & set(Metrics._fields) | _REQUIRED
+            wanted = set(row) & set(Metrics._fields) | _REQUIRED
             rows.append(Metrics(**{field: row[field] for field in wanted}))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{file}: line {number} is damaged ({error!r}).") from error
