@@ -47,9 +47,8 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def running_transfer() -> threading.Thread:
-    """The one whose end is waited for; those of earlier tests may not have ended yet."""
-    transfers = [t for t in threading.enumerate() if type(t).__name__ == "_Transfer"]
-    (transfer,) = (t for t in transfers if not t.is_given_up)
+    """The one that began last; those of earlier tests may not have ended yet."""
+    *_, transfer = (t for t in threading.enumerate() if type(t).__name__ == "_Transfer")
     return transfer
 
 
