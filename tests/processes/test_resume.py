@@ -175,7 +175,10 @@ def test_what_cannot_be_resumed_is_refused(data, tmp_path, capsys):
     assert "dataset is kmnist, the run's is mnist" in refusal(*resume(path, dataset="kmnist"))
     assert "--resume needs the --run-dir" in refusal("train", "--resume")
     assert "leave --config out" in refusal(*resume(path, config=path / "config.json"))
-    assert "is no run folder" in refusal(*resume(tmp_path / "nothing"))
+    missing = tmp_path / "nothing"
+    assert f"{missing}: there is no such file or folder" in refusal(*resume(missing))
+    missing.mkdir()
+    assert f"{missing}: is no run folder" in refusal(*resume(missing))
     weights = path / "weights.safetensors"
     assert ask("import", weights, "--run-dir", tmp_path / "imported") == 0
     assert "was not trained here" in refusal(*resume(tmp_path / "imported"))
