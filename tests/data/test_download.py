@@ -47,8 +47,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def running_transfer() -> threading.Thread:
-    """The one that began last; those of earlier tests may not have ended yet."""
-    *_, transfer = (t for t in threading.enumerate() if type(t).__name__ == "_Transfer")
+    (transfer,) = (t for t in threading.enumerate() if type(t).__name__ == "_Transfer")
     return transfer
 
 
