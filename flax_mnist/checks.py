@@ -28,11 +28,18 @@ def require_images(images: Any) -> None:
 
 
 def require_labelled(images: Any, labels: Any) -> None:
-    """Refuses with an `ArgumentError` what is not uint8 [n, 28, 28] and whole numbers [n]."""
+    """Refuses with an `ArgumentError` what is not uint8 [n, 28, 28] and whole numbers [n], n > 0."""
     require_images(images)
     _require_whole_numbers("labels", labels)
     if len(labels) != len(images):
         raise ArgumentError(f"labels: {len(labels):,} for {len(images):,} images.")
+    if not len(images):
+        raise ArgumentError("images: there is none, of which there would be a mean.")
+
+
+def require_classes(labels: Any) -> None:
+    """Refuses with an `ArgumentError` labels that are NumPy's and not of a class."""
+    _require_below("labels", labels, CLASSES)
 
 
 def require_batches(order: Any, batch_size: int) -> None:
@@ -55,7 +62,7 @@ def values_checked(compiled: _F) -> _F:
     @functools.wraps(compiled)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = signature.bind(*args, **kwargs).arguments
-        _require_below("labels", given["labels"], CLASSES)
+        require_classes(given["labels"])
         if "order" in given:
             _require_below("order", given["order"], len(given["images"]))
         return compiled(*args, **kwargs)

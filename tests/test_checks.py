@@ -53,6 +53,8 @@ cases = {
     "one-hot": lambda: epoch(labels=np.eye(10, dtype=np.int32)[labels]),
     "step": lambda: train_step(init_state(config), floats, labels, **static),
     "step, few": lambda: train_step(init_state(config), images, labels[:9], **static),
+    "no images": lambda: train_step(init_state(config), images[:0], labels[:0], **static),
+    "evaluate, none": lambda: evaluate(params, images[:0], labels[:0], model=model),
     "evaluate": lambda: evaluate(params, floats, labels, model=model),
     "evaluate, few": lambda: evaluate(params, images, labels[:9], model=model),
     "evaluate, classes": lambda: evaluate(params, images, labels - 1, model=model),
@@ -85,6 +87,7 @@ print(json.dumps(said))
 
 NOT_BYTES = "not uint8 [n, 28, 28], which are bytes, 0 to 255. A single image is image[None]."
 NOT_A_ROW = "not one row of whole numbers."
+NO_IMAGES = "ArgumentError images: there is none, of which there would be a mean."
 FLOAT64 = "need float64 in JAX: first jax.config.update('jax_enable_x64', True)."
 EXPECTED = {
     "floats": f"ArgumentError images: float32 [1000, 28, 28], {NOT_BYTES}",
@@ -101,6 +104,8 @@ EXPECTED = {
     "one-hot": f"ArgumentError labels: int32 [1000, 10], {NOT_A_ROW}",
     "step": f"ArgumentError images: float32 [1000, 28, 28], {NOT_BYTES}",
     "step, few": "ArgumentError labels: 9 for 1,000 images.",
+    "no images": NO_IMAGES,
+    "evaluate, none": NO_IMAGES,
     "evaluate": f"ArgumentError images: float32 [1000, 28, 28], {NOT_BYTES}",
     "evaluate, few": "ArgumentError labels: 9 for 1,000 images.",
     "evaluate, classes": "ArgumentError labels: -1 is among them, and they are 0 to 9.",

@@ -1,22 +1,25 @@
-"""A training on arrays, with any optimizer, without a folder: a loop over `train_epoch`."""
+"""A training on arrays, with any optimizer, without a folder."""
 
 import math
-import time
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from flax_mnist.checks import require_classes, require_labelled
 from flax_mnist.config import Config
-from flax_mnist.data.dataset import Dataset, Split
-from flax_mnist.data.order import epoch_order, steps_per_epoch
-from flax_mnist.errors import FlaxMnistError, RequestError
-from flax_mnist.evaluation import evaluate
+from flax_mnist.data.dataset import DIGITS, Dataset, Split
+from flax_mnist.data.order import steps_per_epoch
+from flax_mnist.errors import RequestError
 from flax_mnist.model import Params, make_model
-from flax_mnist.runs.loop import metrics_of
+from flax_mnist.runs import loop
+from flax_mnist.runs.stopping import since_lowest
+from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.metrics import Metrics
-from flax_mnist.train import State, init_state, make_optimizer, train_epoch
+from flax_mnist.train import State, init_state, make_optimizer, no_losses
+
+Arrays = TypeVar("Arrays")  #: A pytree of arrays.
 
 
 class Fitted(NamedTuple):
@@ -24,7 +27,7 @@ class Fitted(NamedTuple):
 
     params: Params  #: After the epoch with the lowest test loss.
     state: State  #: After the last epoch.
-    metrics: list[Metrics]  #: Of all epochs; in the first one's seconds it is compiled.
+    metrics: list[Metrics]  #: Of all epochs.
 
 
 def fit(
@@ -50,43 +53,58 @@ def fit(
 
     Raises:
         ArgumentError: an array is not what it must be.
-        RequestError: the config holds images out, or ends a run: `data` and `patience` do.
+        RequestError: patience is below 1, or the config holds images out or ends a run, which
+            `data` and `patience` do.
         FlaxMnistError: a loss is not finite.
     """
+    _require_heeded(config)
+    if patience < 1:
+        raise RequestError(f"patience is {patience}; it must be at least 1.")
+    dataset = data if isinstance(data, Dataset) else Dataset("synthetic", "arrays", DIGITS, *data)
+    for images, labels in (dataset.train, dataset.test):
+        require_labelled(images, labels)
+        require_classes(labels)
+    n = len(dataset.train.labels)
+    optimizer = optimizer or make_optimizer(config, steps_per_epoch(config, n))
+    fitted = after or _not_begun(config, optimizer, params)
+    # A step reuses the memory of its own.
+    begun = Progress(_copy(fitted.state), no_losses(make_model(config)), len(fitted.metrics))
+    chunk = loop.chunk_steps(config, n)
+    run_chunk = loop.compile_chunks(config, begun, dataset.train, chunk, optimizer=optimizer)
+    chunks = loop.fit(config, dataset, begun, run_chunk, chunk)
+    while _waited(fitted) < patience and (done := next(chunks, None)):
+        progress, row = done
+        if row:
+            fitted = _with_epoch(fitted, progress.state, row)
+    return fitted
+
+
+def _require_heeded(config: Config) -> None:
     for setting in ("validation", "patience", "until_accuracy"):
         if getattr(config, setting):
             raise RequestError(
                 f"{setting} is for train: fit is given what it scores as data, and its patience."
             )
-    train, test = (data.train, data.test) if isinstance(data, Dataset) else data
-    n = len(train[1])
-    model = make_model(config)
-    optimizer = optimizer or make_optimizer(config, steps_per_epoch(config, n))
-    if after is None:
-        params = init_state(config, optimizer).params if params is None else params
-        after = Fitted(params, State(params, optimizer.init(params)), [])
-    best, metrics = after.params, list(after.metrics)
-    state = jax.tree.map(jnp.copy, after.state)  # a step reuses the memory of its own
-    while len(metrics) < config.epochs and not _is_stuck(metrics, patience):
-        start, epoch = time.perf_counter(), len(metrics)
-        order = epoch_order(config.seed, epoch, n)
-        state, loss = train_epoch(
-            state, *train, order, model=model, optimizer=optimizer, batch_size=config.batch_size
-        )
-        loss = float(loss)  # waits for the device
-        seconds = time.perf_counter() - start
-        test_loss, test_accuracy = map(float, evaluate(state.params, *test, model=model))
-        if not math.isfinite(loss + test_loss):
-            raise FlaxMnistError(
-                f"The loss is not finite in epoch {epoch + 1}: take smaller steps."
-            )
-        lowest = min((row.test_loss for row in metrics), default=math.inf)
-        metrics.append(metrics_of(config, n, epoch + 1, seconds, (loss, test_loss, test_accuracy)))
-        if test_loss < lowest:
-            best = jax.tree.map(jnp.copy, state.params)
-    return Fitted(best, state, metrics)
 
 
-def _is_stuck(metrics: list[Metrics], patience: float) -> bool:
-    losses = [row.test_loss for row in metrics]
-    return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
+def _not_begun(
+    config: Config, optimizer: optax.GradientTransformation, params: Params | None
+) -> Fitted:
+    params = init_state(config, optimizer).params if params is None else params
+    return Fitted(params, State(params, optimizer.init(params)), [])
+
+
+def _with_epoch(fitted: Fitted, state: State, row: Metrics) -> Fitted:
+    longer = Fitted(fitted.params, state, [*fitted.metrics, row])
+    return longer if _waited(longer) else longer._replace(params=_copy(state.params))
+
+
+def _waited(fitted: Fitted) -> int:
+    """For how many epochs the test loss has not fallen below its lowest."""
+    losses = [row.test_loss for row in fitted.metrics]
+    return since_lowest(losses) if losses else 0
+
+
+def _copy(arrays: Arrays) -> Arrays:
+    copies: Arrays = jax.tree.map(jnp.copy, arrays)
+    return copies

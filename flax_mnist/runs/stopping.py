@@ -6,14 +6,18 @@ from flax_mnist.config import Config
 from flax_mnist.store.metrics import Metrics
 
 
+def since_lowest(losses: Sequence[float]) -> int:
+    """How many came after the lowest, the first one of those that are equal."""
+    return len(losses) - 1 - losses.index(min(losses))
+
+
 def with_best_epoch(history: Sequence[Metrics], metrics: Metrics) -> Metrics:
     """The metrics of an epoch after those in `history`, with the best of all if it is known.
 
     That is the first of those with the lowest validation loss.
     """
-    losses = {row.epoch: row.validation_loss for row in (*history, metrics)}
-    known = {epoch: loss for epoch, loss in losses.items() if loss is not None}
-    return metrics._replace(best_epoch=min(known, key=known.__getitem__)) if known else metrics
+    losses = _validation_losses([*history, metrics])
+    return metrics._replace(best_epoch=metrics.epoch - since_lowest(losses)) if losses else metrics
 
 
 def why_over(config: Config, history: Sequence[Metrics]) -> str | None:
@@ -28,9 +32,12 @@ def why_over(config: Config, history: Sequence[Metrics]) -> str | None:
                 f"Test accuracy {row.test_accuracy:.2%} after epoch {row.epoch}: "
                 f"{config.until_accuracy:.6g} was reached in {seconds:.2f} s of training."
             )
-    if history and config.patience:
-        last = history[-1]
-        waited = last.epoch - (last.best_epoch or last.epoch)
-        if waited >= config.patience:
-            return f"The validation loss has not fallen for {waited} epochs: stopped early."
+    losses = _validation_losses(history)
+    if losses and 0 < config.patience <= since_lowest(losses):
+        waited = since_lowest(losses)
+        return f"The validation loss has not fallen for {waited} epochs: stopped early."
     return None
+
+
+def _validation_losses(history: Sequence[Metrics]) -> list[float]:
+    return [row.validation_loss for row in history if row.validation_loss is not None]
