@@ -28,7 +28,7 @@ def require_images(images: Any) -> None:
 
 
 def require_labelled(images: Any, labels: Any) -> None:
-    """Refuses with an `ArgumentError` what is not uint8 [n, 28, 28] and whole numbers [n], n > 0."""
+    """Refuses with an `ArgumentError` all but uint8 [n, 28, 28] and n whole numbers, n above 0."""
     require_images(images)
     _require_whole_numbers("labels", labels)
     if len(labels) != len(images):

@@ -219,10 +219,8 @@ def train_steps(
     Args:
         state, model, optimizer: as for `train_step`.
         losses: of the epoch's batches before these; `no_losses` at its beginning.
-        images, labels: all there are.
-        order: the rows of them to visit, in that order.
-        batch_size: static.
-        batch_sharding: static; over which devices the rows of a batch are spread.
+        images, labels, order: all images there are, and which rows to visit, in that order.
+        batch_size, batch_sharding: static; over which devices the rows of a batch are spread.
 
     Returns:
         The next state, and the losses with those of these batches.
@@ -239,9 +237,8 @@ def train_steps(
         if batch_sharding is not None:
             rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
         state, losses = carry
-        state, loss = train_step(
-            state, images[rows], labels[rows], model=model, optimizer=optimizer
-        )
+        batch = images[rows], labels[rows]
+        state, loss = train_step(state, *batch, model=model, optimizer=optimizer)
         total = losses.total + loss
         finite = losses.finite + jnp.isfinite(total).astype(np.int32)
         return (state, Losses(total, finite)), None

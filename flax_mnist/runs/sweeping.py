@@ -79,7 +79,12 @@ class Swept(NamedTuple):
     outcomes: list[Outcome]
     #: Of the setting that is best; its own `best` is None where every member diverged.
     best: Outcome
-    settings: list[Setting]  #: What stands in `outcomes.jsonl`.
+
+    @property
+    def settings(self) -> list[Setting]:
+        """What stands in `outcomes.jsonl`."""
+        labels = self.dataset.test.labels
+        return [setting_of(outcome, outcome is self.best, labels) for outcome in self.outcomes]
 
 
 class SweepObserver:
@@ -117,9 +122,8 @@ def sweep(
         config: what all members have in common; its seed is the first of theirs.
         learning_rates, momenta: to be combined; see `Config`.
         seeds: how many.
-        dataset: images to train on, or their name.
+        dataset, data_dir: the images; or their name, and where `load_dataset` finds them.
         run_dir: folder to write to; None is `runs/sweep-<dataset>-<timestamp>`.
-        data_dir: see `load_dataset`.
         observer: is told what happens.
         device: `auto` is JAX's choice. Its settings are afterwards what they were before.
         compilation_cache: keep compiled programs in the user's cache folder for the next start.
@@ -129,28 +133,26 @@ def sweep(
         FlaxMnistError: the images cannot be had, or a file cannot be written.
     """
     members = combinations(config or Config(), learning_rates, momenta, seeds)
-    data_dir, folder = (None if path is None else Path(path) for path in (data_dir, run_dir))
+    data_dir = None if data_dir is None else Path(data_dir)
     observer = observer or SweepObserver()
     with runtime.settings_restored():
         count = memory.cpu_devices(len(members))
         first = runtime.start(device, members[0], compilation_cache, count)
         if not isinstance(dataset, Dataset):
             dataset = load_dataset(dataset, data_dir)
-        with run_folder.taken(folder, f"sweep-{dataset.name}") as path:
+        with run_folder.taken(run_dir, f"sweep-{dataset.name}") as path:
             devices = jax.local_devices(backend=first.platform)
             plan = memory.make_plan(members, dataset.counts, devices, memory.memory(first))
             rows, outcomes = _train(plan, dataset, path / run_folder.SWEEP, observer)
             best = min(outcomes, key=lambda outcome: outcome.rank)
-            settings = [
-                setting_of(outcome, outcome is best, dataset.test.labels) for outcome in outcomes
-            ]
-            write_outcomes(path, settings)
+            swept = Swept(path, dataset, outcomes, best)
+            write_outcomes(path, swept.settings)
             if best.best:
                 winner, params = best.best
                 record = Record.of(winner, dataset, data_dir, CheckpointPolicy())
                 _save_best(path / run_folder.BEST, record, first, rows, params)
                 figures.save(figures.draw_sweep(rows), path / run_folder.CURVES)
-    return Swept(path, dataset, outcomes, best, settings)
+    return swept
 
 
 def _train(

@@ -74,11 +74,9 @@ def train(
     `Config.lasting` may change. A run that has learned nothing ends with a `Verdict`.
 
     Args:
-        config, dataset: the settings, and the images or their name.
+        config, dataset, data_dir: the settings; the images, or their name and where they are.
         run_dir: the run folder; None is `runs/<dataset>-<timestamp>`.
-        data_dir: see `load_dataset`.
-        resume: go on with the run from its newest checkpoint that is whole. The result has the very
-            bits of a run that was never interrupted.
+        resume: go on from the newest checkpoint, to the bits of a run that was never interrupted.
         init_from: a run folder or a file, whose weights are the first ones.
         checkpoints: how often one is written, and how many remain.
         observers: are told what happens, in the first process.
@@ -93,30 +91,30 @@ def train(
         FlaxMnistError: a loss is not finite, no checkpoint is whole, a file cannot be written, the
             dataset cannot be had, or another process is gone.
     """
-    folder = None if run_dir is None else Path(run_dir)
-    if resume and init_from is not None:
-        raise RequestError("--init-from is for a new run: --resume goes on with the run's weights.")
     with entered(place) as (device, mesh), contextlib.ExitStack() as held:
-        old = _record_before(folder, resume, config, dataset)
+        old = _record_before(run_dir, resume, config, dataset)
         config = config or old.config
         data_dir = old.data_dir if data_dir is None else Path(data_dir)
         runtime.set_precision(config)
-        first = None if init_from is None else _first_weights(Path(init_from), config)
+        first = _first_weights(init_from, config, resume)
         images = _loaded(dataset or old.dataset, data_dir)
-        kept = checkpoints or old.checkpoints
-        record = Record.of(config, images, data_dir, kept)
-        record = record._replace(init_from=first.origin if first else old.init_from)
+        kept, origin = checkpoints or old.checkpoints, first.origin if first else old.init_from
+        record = Record.of(config, images, data_dir, kept, origin)
         with processes.watch_others() as renew:
-            taken = run_folder.taken(folder, images.name, resume)
+            taken = run_folder.taken(run_dir, images.name, resume)
             path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))
             run = _Run(record, images, path, resume, first, device, mesh, renew, patience)
             return run.train(observers)
 
 
 def _record_before(
-    folder: Path | None, resume: bool, config: Config | None, dataset: Dataset | DatasetName | None
+    run_dir: Path | str | None,
+    resume: bool,
+    config: Config | None,
+    dataset: Dataset | DatasetName | None,
 ) -> Record:
     """The record of the run to go on with, which must fit what is asked for, or the tutorial's."""
+    folder = None if run_dir is None else Path(run_dir)
     with processes.watch_others():
         agreement.barrier()
         if not resume:
@@ -141,10 +139,16 @@ def _record_before(
     return old
 
 
-def _first_weights(path: Path, config: Config) -> FirstWeights | None:
+def _first_weights(
+    path: Path | str | None, config: Config, resume: bool = False
+) -> FirstWeights | None:
     """Those of a run or a file, which only the first process need have; None in the others."""
+    if path is None:
+        return None
+    if resume:
+        raise RequestError("--init-from is for a new run: --resume goes on with the run's weights.")
     with processes.watch_others():
-        return agreement.on_first(lambda: first_weights(path, config))
+        return agreement.on_first(lambda: first_weights(Path(path), config))
 
 
 def _loaded(dataset: Dataset | DatasetName, data_dir: Path | None) -> Dataset:
@@ -175,8 +179,7 @@ def dry_run(
     init_from: Path | None = None,
 ) -> Metrics:
     """Trains two steps and looks at two batches of the test images; writes nothing."""
-    if init_from is not None:
-        _first_weights(init_from, config)  # that they fit is what can be tried
+    _first_weights(init_from, config)  # that they fit is what can be tried
     few = 2 * config.batch_size
     dataset = hold_out(dataset, config.validation, config.seed)
     train_split, test_split = (

@@ -113,19 +113,18 @@ def render(
         mistakes="\n".join(
             ["<ul>", *mistakes, "</ul>"] if mistakes else ["<p>There are none.</p>"]
         ),
-        config=_table(
-            {"dataset": dataset.name, "images": dataset.source}
-            | {
-                k.replace("_", " "): v
-                for k, v in dataclasses.asdict(config).items()
-                if v is not None
-            }
-        ),
+        config=_table({"dataset": dataset.name, "images": dataset.source} | _settings(config)),
         command=html.escape(shlex.join(["flax-mnist", *history.environment.get("command", ())])),
         environment=_table({k: v for k, v in history.environment.items() if k != "command"}),
         version=__version__,
         network=_network(state_dict),
     )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Those that are given, in words."""
+    given = dataclasses.asdict(config).items()
+    return {name.replace("_", " "): value for name, value in given if value is not None}
 
 
 def without_folders(value: Any) -> Any:

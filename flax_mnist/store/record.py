@@ -46,10 +46,11 @@ class Record(NamedTuple):
         dataset: Dataset,
         data_dir: Path | None,
         checkpoints: CheckpointPolicy | None,
+        init_from: Mapping[str, str] | None = None,
     ) -> Record:
         """The record of a run on a dataset that is at hand."""
         name, source, names = dataset.name, dataset.source, dataset.class_names
-        record = cls(config, name, source, data_dir, names, checkpoints)
+        record = cls(config, name, source, data_dir, names, checkpoints, init_from=init_from)
         return record._replace(form=dataset.form, sha256=dataset.digests())
 
 

@@ -21,7 +21,7 @@ OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", SWEEP)
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
-def create(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Path:
+def create(run_dir: Path | str | None, dataset_name: str, resume: bool = False) -> Path:
     """Makes the folder, unless it is there to be resumed; `None` is `runs/<dataset>-<timestamp>`.
 
     Raises:
@@ -77,7 +77,7 @@ def require_no_run(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def taken(run_dir: Path | None, dataset_name: str, resume: bool = False) -> Iterator[Path]:
+def taken(run_dir: Path | str | None, dataset_name: str, resume: bool = False) -> Iterator[Path]:
     """The folder that `create` makes; within, no other process trains there.
 
     The operating system frees the lock when the process dies, however it dies.
