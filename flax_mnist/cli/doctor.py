@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from flax_mnist.cli.flags import Switch, by_default
-from flax_mnist.data import environment
+from flax_mnist.data import default_dir
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.show import terminal
 
@@ -21,7 +21,7 @@ _OPTIONAL = {
 
 
 #: Images; none is the place where they would be looked for.
-NamedDir = Annotated[Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}")]
+NamedDir = Annotated[Path | None, by_default("DIR|FILE", f"${default_dir.VARIABLE}")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Doctor:
         flax-mnist doctor --data-dir /data/mnist
     """
 
-    data_dir: NamedDir = dataclasses.field(default_factory=environment.data_dir)
+    data_dir: NamedDir = dataclasses.field(default_factory=default_dir.named)
     """Folder or file to look at: which dataset it holds, and in which form."""
     json: Switch = False
     """Print one JSON object a finding, with its name and its value."""

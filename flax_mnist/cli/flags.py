@@ -12,7 +12,7 @@ import tyro
 
 from flax_mnist.cli.fields import ALIASES, fields_of
 from flax_mnist.config import Config, DatasetName
-from flax_mnist.data import environment
+from flax_mnist.data import default_dir
 from flax_mnist.devices.peers import Peers
 from flax_mnist.errors import RequestError
 from flax_mnist.show import terminal
@@ -103,7 +103,7 @@ RunOrFile = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR
 OptionalDir = Annotated[Path | None, optional("DIR")]  #: A folder, or none.
 #: Images.
 DataDir = Annotated[
-    Path | None, by_default("DIR|FILE", f"${environment.DATA_DIR}, or tensorflow-datasets' own")
+    Path | None, by_default("DIR|FILE", f"${default_dir.VARIABLE}, or tensorflow-datasets' own")
 ]
 #: Images, where the run says which.
 RunDataDir = Annotated[Path | None, by_default("DIR|FILE", "the run's, or as for train")]

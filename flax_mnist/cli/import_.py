@@ -8,7 +8,7 @@ import tyro
 
 from flax_mnist.cli.flags import DataDir, Machine
 from flax_mnist.config import DatasetName
-from flax_mnist.data import environment
+from flax_mnist.data import default_dir
 from flax_mnist.show import terminal
 
 
@@ -29,7 +29,7 @@ class Import:
     """Folder to make."""
     dataset: DatasetName = "mnist"
     """What they were trained on: what evaluate and predict will look for."""
-    data_dir: DataDir = dataclasses.field(default_factory=environment.data_dir)
+    data_dir: DataDir = dataclasses.field(default_factory=default_dir.named)
     """Folder with those images, or a file of them, as for train."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 

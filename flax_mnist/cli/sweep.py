@@ -9,7 +9,7 @@ import tyro
 
 from flax_mnist.cli.flags import DataDir, Machine, Settings, Switch, by_default
 from flax_mnist.config import Config, DatasetName
-from flax_mnist.data import environment
+from flax_mnist.data import default_dir
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.show import terminal, text
 from flax_mnist.store.outcomes import Setting, outcome_line
@@ -53,7 +53,7 @@ class Sweep:
     config: Common = dataclasses.field(default_factory=Common)
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
-    data_dir: DataDir = dataclasses.field(default_factory=environment.data_dir)
+    data_dir: DataDir = dataclasses.field(default_factory=default_dir.named)
     """Folder with the images, or a file of them: the four IDX files, mnist.npz, CSV, Parquet, or a
     tensorflow-datasets folder."""
     run_dir: Annotated[Path | None, by_default("DIR", "runs/sweep-<dataset>-<timestamp>")] = None

@@ -23,7 +23,7 @@ from flax_mnist.cli.flags import (
     optional,
 )
 from flax_mnist.config import CheckpointPolicy, Config, DatasetName
-from flax_mnist.data import environment
+from flax_mnist.data import default_dir
 from flax_mnist.errors import FlaxMnistError, RequestError
 from flax_mnist.show import terminal, text
 
@@ -134,7 +134,7 @@ class Train:
     settings: Asked = dataclasses.field(default_factory=Asked)
     dataset: DatasetName = "auto"
     """Images to train on; auto is mnist where it can be had, otherwise synthetic."""
-    data_dir: DataDir = dataclasses.field(default_factory=environment.data_dir)
+    data_dir: DataDir = dataclasses.field(default_factory=default_dir.named)
     """Folder with the images, or a file of them: the four IDX files, mnist.npz, CSV, Parquet, or a
     tensorflow-datasets folder."""
     run_dir: Annotated[Path | None, by_default("DIR", "runs/<dataset>-<timestamp>")] = None
@@ -193,7 +193,7 @@ class Train:
             checkpoints=self.checkpoints.policy,
             observers=self.output.observers(),
             place=self._place(),
-            patience=signals.patience,
+            listening=signals.listening,
         )
         if self.output.is_for_people and processes.is_first():
             for line in self.output.written(trained.folder) if trained.metrics else []:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from flax_mnist.config import DatasetName
-from flax_mnist.data import environment, forms, idx, synthetic, tfds
+from flax_mnist.data import default_dir, forms, idx, synthetic, tfds
 from flax_mnist.data.download import DownloadError
 from flax_mnist.errors import DataError, FlaxMnistWarning, RequestError
 
@@ -177,7 +177,7 @@ def require_readable(data_dir: Path) -> None:
     except OSError as error:
         raise RequestError(
             f"{data_dir}: is no folder or file to read ({error.strerror}). Look at --data-dir "
-            f"or {environment.DATA_DIR}."
+            f"or {default_dir.VARIABLE}."
         ) from error
 
 

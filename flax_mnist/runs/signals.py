@@ -14,7 +14,7 @@ _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if hasattr(signal, "SIGHUP"):  # not on Windows
     _WORDS[signal.SIGHUP] = "hung up"
 _received: int | None = None
-_patient = False  # Whether someone will look at `_received` soon.
+_is_listening = False  # Whether someone will look at `_received` soon.
 
 
 def watch() -> None:
@@ -40,7 +40,7 @@ def _listen(ear: socket.socket, _mouth: socket.socket) -> None:
         for signum in ear.recv(16):
             if signum not in _WORDS:
                 continue
-            if _patient and _received is None:
+            if _is_listening and _received is None:
                 _received = signum
             else:
                 last_words(word(signum))
@@ -54,7 +54,7 @@ def word(signum: int) -> str:
 
 #: What a training enters with its first step: what it is given tells after each of its chunks the
 #: number of the signal for which it shall end, or None.
-Patience = Callable[[], AbstractContextManager[Callable[[], int | None]]]
+Listening = Callable[[], AbstractContextManager[Callable[[], int | None]]]
 
 
 @contextlib.contextmanager
@@ -64,11 +64,11 @@ def deaf() -> Iterator[Callable[[], int | None]]:
 
 
 @contextlib.contextmanager
-def patience() -> Iterator[Callable[[], int | None]]:
+def listening() -> Iterator[Callable[[], int | None]]:
     """Within, the first signal is only noted: the yielded function returns it, or None."""
-    global _patient
-    _patient = True
+    global _is_listening
+    _is_listening = True
     try:
         yield lambda: _received
     finally:
-        _patient = False
+        _is_listening = False

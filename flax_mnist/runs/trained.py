@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 
 from flax_mnist import evaluation
 from flax_mnist.config import CLASSES, PIXELS, Config, DatasetName
-from flax_mnist.data import environment as data_environment
+from flax_mnist.data import default_dir
 from flax_mnist.data.dataset import DIGITS, Dataset, class_names, load_dataset, require_readable
 from flax_mnist.devices import environment
 from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
@@ -154,7 +154,7 @@ def load_images(name: DatasetName | None, data_dir: Path | None, record: Record 
     """The images that are asked for; where nothing is, those of the run, and then by variable."""
     if record is not None and name in (None, record.dataset):
         name, data_dir = record.dataset, data_dir or record.data_dir
-    return load_dataset(name or "auto", data_dir or data_environment.data_dir())
+    return load_dataset(name or "auto", data_dir or default_dir.named())
 
 
 def score(trained: TrainedModel, dataset: Dataset) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def train(
     checkpoints: CheckpointPolicy | None = None,
     observers: Sequence[Observer] = (),
     place: Place = Place(),
-    patience: signals.Patience = signals.deaf,
+    listening: signals.Listening = signals.deaf,
 ) -> Training:
     """Trains a network and keeps it in a run folder, with metrics, weights and checkpoints.
 
@@ -81,7 +81,7 @@ def train(
         checkpoints: how often one is written, and how many remain.
         observers: are told what happens, in the first process.
         place: where it is trained. JAX's settings are afterwards what they were before.
-        patience: `signals.patience` has a signal end it in good order, with a checkpoint, within
+        listening: `signals.listening` has a signal end it in good order, with a checkpoint, within
             about a second. By itself none is heard: an interrupted call leaves the last checkpoint.
 
     Raises:
@@ -103,7 +103,7 @@ def train(
         with processes.watch_others() as renew:
             taken = run_folder.taken(run_dir, images.name, resume)
             path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))
-            run = _Run(record, images, path, resume, first, device, mesh, renew, patience)
+            run = _Run(record, images, path, resume, first, device, mesh, renew, listening)
             return run.train(observers)
 
 
@@ -207,7 +207,7 @@ class _Run:
     device: jax.Device
     mesh: Mesh | None
     renew: Callable[[], None]
-    patience: signals.Patience
+    listening: signals.Listening
 
     def __post_init__(self) -> None:
         self.config = self.record.config
@@ -277,7 +277,7 @@ class _Run:
             observer.compiled(time.perf_counter() - began)
         fit = loop.fit(config, self.dataset, start.progress, run_chunk, chunk, self.mesh)
         saved, progress = start.step, start.progress
-        with self.patience() as received:
+        with self.listening() as received:
             for progress, metrics in fit:
                 self.renew()
                 step = progress.epoch * self.steps + progress.step

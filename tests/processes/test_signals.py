@@ -54,7 +54,7 @@ def test_a_second_signal_ends_it_at_once():
         "import os, signal, time\n"
         "from flax_mnist.runs import signals\n"
         "signals.watch()\n"
-        "with signals.patience() as received:\n"
+        "with signals.listening() as received:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    while not received(): time.sleep(0.01)\n"
         "    print(received(), flush=True)\n"

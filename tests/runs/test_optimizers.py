@@ -48,7 +48,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(dataset, tmp_path, recipe):
             dataset,
             tmp_path / "run",
             checkpoints=policy,
-            patience=after_four_chunks,
+            listening=after_four_chunks,
         )
     run = train(run_dir=tmp_path / "run", dataset=dataset, resume=True)
     weights = [(r.folder / run_folder.WEIGHTS).read_bytes() for r in (run, straight)]

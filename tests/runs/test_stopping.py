@@ -117,14 +117,14 @@ def without_times(folder) -> list[dict]:
 
 
 def stopped_after(chunks: int):
-    """Patience that hears a signal after so many chunks."""
+    """Listening that hears a signal after so many chunks."""
 
     @contextlib.contextmanager
-    def patience():
+    def listening():
         heard = iter([None] * (chunks - 1) + [signal.SIGTERM])
         yield lambda: next(heard)
 
-    return patience
+    return listening
 
 
 def test_stopped_within_an_epoch_after_the_best_one_it_ends_as_if_it_had_not(dataset, tmp_path):
@@ -138,7 +138,7 @@ def test_stopped_within_an_epoch_after_the_best_one_it_ends_as_if_it_had_not(dat
             dataset,
             tmp_path / "run",
             checkpoints=policy,
-            patience=stopped_after(chunks),
+            listening=stopped_after(chunks),
         )
     run = train(run_dir=tmp_path / "run", dataset=dataset, resume=True)
     assert run.metrics[0].epoch == best + 2

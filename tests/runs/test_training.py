@@ -120,20 +120,20 @@ def test_every_observer_is_told_of_the_end_whatever_another_one_does(dataset, tm
     assert diary.told[-1] == "done"
 
 
-def test_whoever_asks_for_patience_can_stop_it_and_nothing_is_lost(dataset, tmp_path):
+def test_whoever_listens_can_stop_it_and_nothing_is_lost(dataset, tmp_path):
     import contextlib
 
     heard = iter([None, signal.SIGTERM])
 
     @contextlib.contextmanager
-    def patience():
+    def listening():
         yield lambda: next(heard)
 
     policy, diary = CheckpointPolicy("5steps"), Diary()
     with pytest.raises(StoppedError, match=r"terminated after step 10 of 32\. Go on") as stopped:
         train(
             CONFIG, dataset, tmp_path / "run",
-            checkpoints=policy, patience=patience, observers=[diary],
+            checkpoints=policy, listening=listening, observers=[diary],
         )  # fmt: skip
     assert stopped.value.exit_code == 143
     assert diary.told[-1] == "stopped"
