@@ -82,8 +82,8 @@ def test_where_things_are_on_this_machine_is_told_only_who_asks(page_file, run_d
 @pytest.mark.parametrize(
     ("recorded", "shown"),
     [
-        ("/home/j doe/mnist", "mnist"),
-        ("--data-dir=/home/jdoe/mnist", "--data-dir=mnist"),
+        ("/data/j doe/mnist", "mnist"),
+        ("--data-dir=/data/jdoe/mnist", "--data-dir=mnist"),
         ("runs/first", "runs/first"),
         (["train", "/a/b"], ["train", "b"]),
         ({"a": {"b": "/c/d"}, "n": None}, {"a": {"b": "d"}, "n": None}),
