@@ -105,7 +105,7 @@ def progress_bar(steps: int, done: int) -> Iterator[Callable[[int, Metrics | Non
     """
     from rich import progress  # only a training needs it
 
-    with progress.Progress(
+    bar = progress.Progress(
         "Steps",
         progress.BarColumn(20),
         progress.MofNCompleteColumn(),
@@ -114,13 +114,19 @@ def progress_bar(steps: int, done: int) -> Iterator[Callable[[int, Metrics | Non
         console=out,
         transient=True,
         disable=not sys.stdout.isatty(),
-    ) as bar:
-        task = bar.add_task("", total=steps, completed=done, last="")
+    )
+    task = bar.add_task("", total=steps, completed=done, last="")
 
-        def advance(step: int, metrics: Metrics | None) -> None:
-            if metrics:
-                rate = text.rate(metrics.images_per_second)
-                bar.update(task, last=f"loss {text.loss(metrics.train_loss)}  {rate}")
-            bar.update(task, completed=step)
+    def advance(step: int, metrics: Metrics | None) -> None:
+        if metrics:
+            rate = text.rate(metrics.images_per_second)
+            bar.update(task, last=f"loss {text.loss(metrics.train_loss)}  {rate}")
+        bar.update(task, completed=step)
 
+    bar.start()
+    try:
         yield advance
+    finally:
+        # Why the block ends is to be heard of, even where the terminal is gone.
+        with contextlib.suppress(OSError):
+            bar.stop()

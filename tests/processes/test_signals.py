@@ -89,7 +89,15 @@ def test_a_signal_that_is_ignored_at_the_start_stays_so():
 
 
 @POSIX
-def test_a_run_whose_terminal_is_gone_keeps_what_it_has(data, tmp_path):
+@pytest.mark.parametrize(
+    ("after", "hidden_sizes"),
+    [
+        pytest.param("Epoch 2/", 128, id="between lines"),
+        # An epoch takes so long that the bar is the first to meet the terminal that is gone.
+        pytest.param("Compiled in", 4096, id="within an epoch"),
+    ],
+)
+def test_a_run_whose_terminal_is_gone_keeps_what_it_has(data, tmp_path, after, hidden_sizes):
     """The session of ssh has dropped: whatever is printed from then on fails."""
     import pty
 
@@ -97,11 +105,16 @@ def test_a_run_whose_terminal_is_gone_keeps_what_it_has(data, tmp_path):
     # The first process of a session owns the terminal that it opens.
     opens = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(inside)]
     process = subprocess.Popen(
-        [*opens, *COMMAND, *train(data, tmp_path / "run", epochs=1_000_000, checkpoint_every=0)],
+        [
+            *opens, *COMMAND,
+            *train(data, tmp_path / "run", epochs=1_000_000, checkpoint_every=0,
+                   hidden_sizes=hidden_sizes),
+            str(hidden_sizes),
+        ],
         env=environment(), start_new_session=True,
     )  # fmt: skip
     seen = b""
-    while b"Epoch 2/" not in seen:
+    while after.encode() not in seen:
         seen += os.read(outside, 4096)
     os.close(inside)  # not before the shell has opened it
     os.close(outside)
