@@ -9,10 +9,12 @@ import signal
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from flax_mnist import Config
+from flax_mnist import Config, fit
 from flax_mnist.config import CheckpointPolicy
+from flax_mnist.data.validation import hold_out
 from flax_mnist.devices.memory import make_plan
 from flax_mnist.errors import RequestError, StoppedError
 from flax_mnist.runs import sweeping
@@ -62,6 +64,20 @@ def test_a_stopped_run_goes_on_bit_for_bit(dataset, tmp_path, recipe):
         np.testing.assert_array_equal(array, here[name], name)
     plain = train(dataclasses.replace(SMALL), dataset, tmp_path / "plain", checkpoints=policy)
     assert (plain.folder / run_folder.WEIGHTS).read_bytes() != weights[0]
+
+
+def test_a_schedule_is_spread_over_the_steps_of_all_epochs(dataset, tmp_path):
+    config = dataclasses.replace(SMALL, schedule="cosine", validation=200)
+    run = train(config, dataset, tmp_path / "run")
+    held = hold_out(dataset, 200, config.seed)
+    falling = optax.sgd(optax.cosine_decay_schedule(0.01, decay_steps=2 * 13))
+    plain = dataclasses.replace(config, schedule="constant", validation=0)
+    with jax.numpy_dtype_promotion("standard"):  # which optax's own schedule needs
+        fitted = fit(plain, (held.train, held.test), optimizer=falling)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6),
+        run.params, fitted.state.params,
+    )  # fmt: skip
 
 
 def test_a_schedule_is_not_stretched_by_more_epochs(dataset, tmp_path):
