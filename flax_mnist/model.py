@@ -123,9 +123,13 @@ def nll_loss(
 ) -> Float[Array, ""]:
     """Mean negative log-likelihood, as `torch.nn.NLLLoss`; of the dtype of `log_probs`.
 
-    Labels must be in [0, classes).
+    Labels must be in [0, classes): with any other the loss is NaN.
     """
-    return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1).mean()
+    classes = log_probs.shape[-1]
+    # A mask's gradient is a mask. That of indexing is a sum over indices, one after the other.
+    chosen = jax.nn.one_hot(labels, classes, dtype=bool)
+    others = jnp.where((labels >= 0) & (labels < classes), 0.0, jnp.nan)[:, None]
+    return -jnp.where(chosen, log_probs, others).sum(axis=-1).mean()
 
 
 def cross_entropy_loss(

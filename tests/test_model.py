@@ -106,6 +106,13 @@ def test_losses_in_numpy():
     assert float(nll_loss(scores, labels)) == pytest.approx(expected.mean(), rel=1e-6)
 
 
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_the_loss_of_a_label_that_is_no_class_is_nan(wrong):
+    scores = jnp.zeros((3, 10))
+    assert np.isnan(nll_loss(scores, jnp.array([0, wrong, 9])))
+    assert nll_loss(scores.at[0, 5].set(-jnp.inf), jnp.array([0, 1, 9])) == 0
+
+
 def test_losses_of_extreme_logits_are_finite():
     logits = jnp.array([[1e4, -1e4, 0.0]])
     assert float(cross_entropy_loss(logits, jnp.array([0]))) == 0

@@ -15,7 +15,7 @@ from flax_mnist.data.order import epoch_order
 from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import evaluate
 from flax_mnist.model import make_model
-from flax_mnist.train import make_optimizer
+from flax_mnist.train import make_optimizer, no_losses, train_steps
 
 
 def static(config: Config) -> dict:
@@ -35,13 +35,25 @@ def run_by_hand(config: Config, dataset: Dataset, order) -> tuple:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "batches"),
-    [(64, 16), (100, 10), (1000, 1), (5000, 1), (999, 2)],
-    ids=["ragged", "even", "one batch", "one partial batch", "a last batch of one"],
-)
-def test_an_epoch_is_its_steps_and_its_loss_the_mean_of_theirs(dataset, batch_size, batches):
+    ("batch_size", "rows", "batches"),
+    [
+        (64, 1000, 16),
+        (100, 1000, 10),
+        (1000, 1000, 1),
+        (5000, 1000, 1),
+        (999, 1000, 2),
+        (64, 4700, 74),
+        (512, 4700, 10),
+        (3000, 4700, 2),
+    ],
+    ids=[
+        "ragged", "even", "one batch", "one partial batch", "a last batch of one",
+        "two blocks and nine batches", "two blocks", "larger than a block",
+    ],
+)  # fmt: skip
+def test_an_epoch_is_its_steps_and_its_loss_the_mean_of_theirs(dataset, batch_size, rows, batches):
     config = Config(batch_size=batch_size)
-    order = epoch_order(0, 0, 1000)
+    order = np.resize(epoch_order(0, 0, 1000), rows)
     expected, losses = run_by_hand(config, dataset, order)
     assert len(losses) == batches
     state, loss = train_epoch(
@@ -55,6 +67,24 @@ def test_an_epoch_is_its_steps_and_its_loss_the_mean_of_theirs(dataset, batch_si
         expected,
     )
     assert int(state.opt_state.count) == batches
+
+
+def test_the_sum_of_losses_is_the_same_wherever_an_epoch_is_cut(dataset):
+    config = Config()
+    order = np.resize(epoch_order(0, 0, 1000), 4700)
+
+    def run(*cuts: int) -> list[np.ndarray]:
+        state, losses = init_state(config), no_losses(make_model(config))
+        for rows in np.split(order, [64 * cut for cut in cuts]):
+            state, losses = train_steps(
+                state, losses, *dataset.train, rows, batch_size=64, **static(config)
+            )
+        return jax.tree.leaves((state, losses))
+
+    whole = run()
+    assert whole[-1] == 74
+    for cuts in ((32,), (1, 41), (73,)):
+        jax.tree.map(np.testing.assert_array_equal, run(*cuts), whole)
 
 
 def test_momentum_accumulates_gradients_as_torch_does(dataset):

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flax_mnist.config import CLASSES, PIXELS, Config
+from flax_mnist.train import GATHERED
 
 #: Of a device's memory, what a sweep may fill: it is only estimated, and not all of it is free.
 MEMORY_SHARE = 0.5
@@ -45,7 +46,8 @@ def member_bytes(config: Config, counts: tuple[int, int]) -> int:
     states = 3 * weights * (1 + means) + weights
     activations = config.batch_size * (2 * units - PIXELS)  # the inputs need no gradients
     probabilities, order = CLASSES * n_test, 4 * n_train
-    return _width(config) * (states + activations + probabilities) + order
+    gathered = PIXELS * max(config.batch_size, min(GATHERED, n_train))
+    return _width(config) * (states + activations + probabilities) + gathered + order
 
 
 def shared_bytes(config: Config, counts: tuple[int, int]) -> int:

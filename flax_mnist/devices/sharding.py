@@ -44,8 +44,8 @@ def make_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
 
 
 def shard_batch(mesh: Mesh | None) -> NamedSharding | None:
-    """The placement of a batch's rows, of which each device has its share."""
-    return NamedSharding(mesh, PartitionSpec(BATCH)) if mesh else None
+    """The placement of rows [batches, batch]: of each batch each device has its share."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH)) if mesh else None
 
 
 def replicated(mesh: Mesh | None) -> NamedSharding | None:
