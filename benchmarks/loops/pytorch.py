@@ -1,7 +1,8 @@
 """PyTorch's loops: from the tutorial's own to the fastest that its documentation knows."""
 
-from collections.abc import Iterator
-from typing import Any, Literal
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn, optim
@@ -12,6 +13,7 @@ from benchmarks.equivalence import torch_reference as reference
 from benchmarks.harness.program import Program, Settings, Weights, batch_sizes, require
 from flax_mnist.data.dataset import Dataset
 
+T = TypeVar("T")
 Tensors = dict[str, torch.Tensor]
 Sgd = Literal["default", "fused", "foreach"]
 
@@ -165,27 +167,38 @@ class Compiled(Eager):
         return self.run(self.params, index)
 
 
+def record(work: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
+    """A CUDA graph of some work, and what it returned: where each replay leaves its results.
+
+    The work is done three times before, on a stream of its own, as PyTorch asks for.
+    https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
+    """
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = work()
+    return graph, results
+
+
 class CudaGraph(Eager):
     """The eager step recorded by hand as a CUDA graph, and replayed."""
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         require(settings.device != "cpu", "CUDA graphs need an NVIDIA GPU")
         super().__init__(dataset, settings)
+        require(self.config.momentum == 0, "recording would leave a velocity")
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.graphs = {n: self.record(n) for n in batch_sizes(self.config, len(self.labels))}
         self.model.load_state_dict(before)  # recording takes a few real steps
 
     def record(self, batch: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
         index = torch.zeros(batch, dtype=torch.int64, device=self.place)
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                super().step(index)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            loss = super().step(index)
+        graph, loss = record(functools.partial(super().step, index))
         return graph, index, loss
 
     def step(self, index: torch.Tensor) -> torch.Tensor:

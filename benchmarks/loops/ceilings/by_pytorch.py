@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.harness.program import Calls, Settings
 from benchmarks.loops.ceilings.by_numpy import products
-from benchmarks.loops.pytorch import OnTorch
+from benchmarks.loops.pytorch import OnTorch, record
 from flax_mnist.data.dataset import Dataset
 
 
@@ -17,11 +17,7 @@ class TorchProducts(Calls, OnTorch):
         array = functools.partial(torch.tensor, device=self.place)
         full, tail = (products(settings.config, b, torch.mm, array) for b in (size, n % size))
         if self.place.type == "cuda":
-            full()
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                full()
+            graph, _ = record(full)
             self.memory, full = full, graph.replay  # what a graph works on, it does not keep
         self.calls = [full] * (n // size) + ([tail] if n % size else [])
 
