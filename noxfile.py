@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import nox
 
 # In the environment that nox is in: nothing is installed, so that it begins at once.
 nox.options.default_venv_backend = "none"
+nox.options.sessions = ["style", "types", "layers", "docs", "tests"]
 
 
 def run(session: nox.Session, command: str, *more: str) -> None:
     """Runs a module of this environment, activated or not."""
-    session.run(sys.executable, "-m", *command.split(), *more)
+    session.run(sys.executable, "-m", *command.split(), *more, external=True)
 
 
 @nox.session
@@ -45,3 +47,30 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests; pytest gets what follows `--`, as in `nox -s tests -- -n 2`."""
     run(session, "pytest", *session.posargs)
+
+
+@nox.session
+def links(session: nox.Session) -> None:
+    """The links that lead out of the documents; needs a network."""
+    run(session, "sphinx -q -b linkcheck docs docs/_build/links")
+
+
+@nox.session(venv_backend="venv")
+def notebook(session: nox.Session) -> None:
+    """Makes the tutorial's notebook in a kernel that has the package and PyTorch, and nothing else.
+
+    `nox -s notebook -- --check` only runs the one that is there, and compares what it prints.
+    """
+    extras = nox.project.load_toml()["project"]["optional-dependencies"]
+    torch = next(package for package in extras["test"] if package.startswith("torch"))
+    session.install(".", "ipykernel", torch)
+    run(session, "docs.notebook", *session.posargs, str(Path(session.bin, "python")))
+
+
+@nox.session(venv_backend="venv")
+def release(session: nox.Session) -> None:
+    """What is uploaded, in dist/, and whether an index would take it."""
+    session.install("build", "twine")
+    shutil.rmtree("dist", ignore_errors=True)
+    session.run("python", "-m", "build")
+    session.run("python", "-m", "twine", "check", "--strict", *map(str, Path("dist").iterdir()))

@@ -3,7 +3,7 @@
 Runs are killed with SIGKILL at random moments, and within a save, and resumed until they are done,
 checkpoints have bits flipped and files cut short, disks are full. Each run must end with the
 weights, bit for bit, of one that was left in peace, or say loudly that it cannot. A killed one must
-go on from the newest checkpoint there is.
+go on from the newest checkpoint there is. It takes Linux.
 """
 
 import argparse
@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--full-disks", type=int, default=20, help="runs whose disk is full")
     parser.add_argument("--seed", type=int, default=0, help="decides what happens when")
     args = parser.parse_args(argv)
+    if sys.platform != "linux":
+        parser.error("only Linux limits another process's files, and says when one has stopped.")
     with tempfile.TemporaryDirectory() as name:
         runs = Campaign(Path(name), random.Random(args.seed))
         half = args.damages // 2
@@ -193,7 +195,7 @@ def full_disk(runs: Campaign) -> str:
     process = subprocess.Popen(
         command(path, EPOCHS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    import resource  # Unix has it, and only Linux the function
+    import resource  # not on Windows
 
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     _, said = process.communicate()

@@ -4,6 +4,8 @@ import ast
 import inspect
 import re
 import textwrap
+from os.path import relpath
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -29,8 +31,14 @@ default_role = "code"  # docstrings write code in single backticks, as Markdown 
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-# README.md is no page here. That links lead somewhere is what tests/documents see to.
-suppress_warnings = ["myst.xref_missing"]
+
+DOCS = Path(__file__).parent
+# Pages that are a file from elsewhere in the project, by that file.
+INCLUDED = {
+    (DOCS / found[1]).resolve(): page
+    for page in DOCS.glob("*.md")
+    if (found := re.fullmatch(r"```\{include\} (.+)\n```\n", page.read_text("utf-8")))
+}
 
 autodoc_default_options = {"members": True, "undoc-members": True}
 autodoc_member_order = "bysource"
@@ -93,7 +101,26 @@ def google_style(
         lines.clear()  # of a named tuple, and all that it says
 
 
+def with_links_to_pages(_app: Sphinx, name: str, source: list[str]) -> None:
+    """Puts an included file in its page's place, and has links lead to pages where there are some.
+
+    In the sources they lead to files, where whoever reads them on a disk follows them.
+    """
+    page = DOCS / f"{name}.md"
+    file = next((file for file, its_page in INCLUDED.items() if its_page == page), page)
+
+    def link(found: re.Match[str]) -> str:
+        target = (file.parent / found[1]).resolve()
+        there = relpath(INCLUDED.get(target, target), page.parent)
+        # What is no page is given as a file.
+        scheme = "" if INCLUDED.get(target, target).is_relative_to(DOCS) else "path:"
+        return f"]({scheme}{there}{found[2]})" if target.exists() else found[0]
+
+    source[0] = re.sub(r"\]\(([\w./-]+)(#[^)]*|)\)", link, file.read_text("utf-8"))
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", with_links_to_pages)
     app.connect("autodoc-process-signature", as_written)
     app.connect("autodoc-process-docstring", google_style)

@@ -48,6 +48,8 @@ def processor() -> str:
 
 
 def memory() -> int | None:
+    if not hasattr(os, "sysconf"):  # Windows
+        return None
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):

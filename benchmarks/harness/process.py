@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import os
-import select
+import queue
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ class Process:
     def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
         job, variables = command(variant, settings), environment(threads, settings)
         self.process = subprocess.Popen(job, stdin=subprocess.PIPE, env=variables, **COMMON)
+        # A thread, since a pipe that is waited for with a time-out is what Windows lacks.
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read_lines, daemon=True)
+        self._reader.start()
         self.first = self._read(PATIENCE)  #: What it said when it was ready: times, and more.
 
     def ask(self, timeout: float = PATIENCE, **request: Any) -> dict[str, Any]:
@@ -54,13 +59,18 @@ class Process:
             raise RowError("failed", "its process ended") from None
         return self._read(timeout)
 
-    def _read(self, timeout: float) -> dict[str, Any]:
+    def _read_lines(self) -> None:
         assert self.process.stdout
-        answered, _, _ = select.select([self.process.stdout], [], [], timeout)
-        if not answered:
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(b"")
+
+    def _read(self, timeout: float) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=timeout)
+        except queue.Empty:
             self.close()
-            raise RowError("failed", f"no answer within {timeout:.0f} s")
-        line = self.process.stdout.readline()
+            raise RowError("failed", f"no answer within {timeout:.0f} s") from None
         if not line:
             self.process.wait(10)  # it has closed its end: what it ends with tells why
             raise RowError("failed", f"its process ended with code {self.process.returncode}")
@@ -73,6 +83,7 @@ class Process:
 
     def close(self) -> None:
         self.process.kill()
+        self._reader.join()
         self.process.communicate()
 
 

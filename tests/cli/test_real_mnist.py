@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from tests.helpers.command_line import said
+from tests.helpers.documents import ROOT
 from tests.helpers.runs import metrics
 
 
@@ -28,3 +30,16 @@ def test_real_mnist_gives_the_tutorials_results(capsys, mnist_dir, tmp_path):
 
     lines = said(capsys, "predict", tmp_path / "0", "--index", 0, 1, 2, "--json")
     assert [json.loads(line)["prediction"] for line in lines] == ["7", "2", "1"]
+
+
+QUESTIONS = (ROOT / "docs/questions.md").read_text(encoding="utf-8")
+BETTER = re.findall(r"^\| `(--learning-rate .*)` \| ([\d.]+) % \|$", QUESTIONS, re.MULTILINE)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("flags", "accuracy"), BETTER)
+def test_what_gives_more_than_90_percent_does(capsys, mnist_dir, tmp_path, flags, accuracy):
+    out = tmp_path / "run"
+    data = ("--dataset", "mnist", "--data-dir", mnist_dir)
+    said(capsys, "train", *data, *flags.split(), "--run-dir", out)
+    assert metrics(out)[-1]["test_accuracy"] == pytest.approx(float(accuracy) / 100, abs=0.004)

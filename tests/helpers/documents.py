@@ -8,7 +8,7 @@ What a fenced block is, its language says:
 - `console` holds commands after `$`, and what they print;
 - `sh` holds commands that take long or need another machine: their arguments are parsed as the
   commands themselves would;
-- `{toctree}` is for Sphinx, whose build is a test of its own.
+- `{toctree}` and `{include}` are for Sphinx, whose build is a test of its own.
 
 In what is shown, `...` stands for anything. A number with a point in it may be off by half a
 percent or by one in its last digit; a rounding error, shown as 2e-08, may be up to ten times that.
@@ -123,7 +123,7 @@ def run_document(path: Path) -> None:
         elif block.language == "sh":
             for command in block.code.replace("\\\n", "").splitlines():
                 parse_command(command)
-        elif block.language != "{toctree}":
+        elif not block.language.startswith(("{toctree}", "{include}")):
             pytest.fail(f"{where}: nothing is known of how to run {block.language or 'this'!r}")
     assert not printed, f"{path.name}: its last block prints what is not shown:\n{printed}"
 
