@@ -45,3 +45,14 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests; pytest gets what follows `--`, as in `nox -s tests -- -n 2`."""
     run(session, "pytest", *session.posargs)
+
+
+@nox.session(venv_backend="uv|virtualenv", reuse_venv=True, default=False)
+@nox.parametrize("plugin", ["tpu", "cuda13"])
+def accelerators(session: nox.Session, plugin: str) -> None:
+    """What runs on accelerators, compiled for them; libtpu takes 0.7 GB, CUDA's libraries 4.6 GB."""
+    session.install("-e", f".[{plugin}]", "beartype", "hypothesis", "pytest", "pytest-xdist")
+    session.run(
+        *("python", "-m", "pytest", "tests/programs/test_accelerators.py"),
+        *("tests/devices/test_targets.py", *session.posargs),
+    )

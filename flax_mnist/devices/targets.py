@@ -21,6 +21,8 @@ class Tpu(NamedTuple):
 
     generation: str  #: As libtpu names it.
     shapes: str  #: Of the slices that Google rents out: chips along each axis.
+    memory: int  #: Bytes of a chip.
+    clock: float | None  #: GHz, if it is known.
 
 
 class Gpu(NamedTuple):
@@ -38,12 +40,15 @@ class Gpu(NamedTuple):
     shared_memory_of_block: int  #: Bytes, if a kernel asks for them.
 
 
-# https://cloud.google.com/tpu/docs/v5e, .../v5p and .../v6e; of v5p those up to 256 chips.
+# Shapes: https://cloud.google.com/tpu/docs/v5e, .../v5p and .../v6e; of v5p up to 256 chips.
+# Memory: `jax.experimental.pallas.tpu.get_tpu_info_for_chip`. Clock: 1.5 GHz for v5e stands in
+# https://jax-ml.github.io/scaling-book/tpus, and is what 197 TFLOP/s in bfloat16 by four arrays of
+# 128 x 128 come to; 459 TFLOP/s by eight make 1.75 GHz for v5p. Of v6e it is not published.
 _FLAT = "1x1 2x2 2x4 4x4 4x8 8x8 8x16 16x16"
 _TPUS = {
-    "tpu-v5e": Tpu("v5e", _FLAT),
-    "tpu-v5p": Tpu("v5p", "1x1x1 2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8"),
-    "tpu-v6e": Tpu("v6e", _FLAT),
+    "tpu-v5e": Tpu("v5e", _FLAT, 17_200_000_000, 1.5),
+    "tpu-v5p": Tpu("v5p", "1x1x1 2x2x1 2x2x2 2x2x4 2x4x4 4x4x4 4x4x8 4x8x8", 103_000_000_000, 1.75),
+    "tpu-v6e": Tpu("v6e", _FLAT, 34_400_000_000, None),
 }
 # https://github.com/openxla/xla, xla/backends/gpu/target_config/specs: a100_sxm_80.txtpb,
 # h100_sxm.txtpb, h200.txtpb and b200.txtpb.
@@ -87,6 +92,12 @@ def names() -> list[str]:
         for name, some in sizes.items()
         for i, size in enumerate(some.split())
     ]
+
+
+def facts(name: str) -> Tpu | Gpu:
+    """What is known of a device of a target that `find_devices` finds."""
+    kind = name.partition(":")[0]
+    return _TPUS[kind] if kind in _TPUS else _GPUS[kind]
 
 
 def find_devices(name: str) -> list[jax.Device]:
