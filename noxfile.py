@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(venv_backend="uv|virtualenv", reuse_venv=True, default=False)
 @nox.parametrize("plugin", ["tpu", "cuda13"])
 def accelerators(session: nox.Session, plugin: str) -> None:
-    """What runs on accelerators, compiled for them; libtpu takes 0.7 GB, CUDA's libraries 4.6 GB."""
+    """What runs on accelerators is compiled for them: libtpu takes 0.7 GB, CUDA 4.6."""
     session.install("-e", f".[{plugin}]", "beartype", "hypothesis", "pytest", "pytest-xdist")
     session.run(
         *("python", "-m", "pytest", "tests/programs/test_accelerators.py"),

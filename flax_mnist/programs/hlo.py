@@ -40,7 +40,11 @@ _MESSAGES: dict[str, _Fields] = {
         "backend_config": (43, "bytes", False),
     },
     "OpMetadata": {"op_name": (2, "string", False)},
-    "LiteralProto": {"s32s": (4, "int32", True)},
+    "LiteralProto": {
+        "s32s": (4, "int32", True),
+        "s64s": (5, "int64", True),
+        "u32s": (6, "uint32", True),
+    },
     "ShapeProto": {
         "element_type": (2, "int32", False),
         "dimensions": (3, "int64", True),
@@ -86,7 +90,7 @@ class Instruction(NamedTuple):
     called: tuple[int, ...]  #: Numbers of computations: of a fusion, a loop's body and condition.
     kind: str  #: Of a fusion, or whom a custom call calls.
     parameter: int  #: The number of a parameter.
-    value: tuple[int, ...]  #: Of a constant of int32.
+    value: tuple[int, ...]  #: Of a constant of whole numbers.
     config: Mapping[str, Any]  #: What the backend keeps for itself, JSON.
 
 
@@ -166,7 +170,7 @@ def _instruction(proto: Any) -> Instruction:
         called=tuple(proto.called_computation_ids),
         kind=proto.custom_call_target or proto.fusion_kind,
         parameter=proto.parameter_number,
-        value=tuple(proto.literal.s32s),
+        value=(*proto.literal.s32s, *proto.literal.s64s, *proto.literal.u32s),
         config=json.loads(proto.backend_config or "{}"),
     )
 

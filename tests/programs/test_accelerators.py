@@ -47,7 +47,8 @@ ONE_DEVICE = pytest.mark.parametrize("target", [TPU, GPU])
 )
 def test_a_training_is_compiled_in_each_precision(target, config):
     devices = devices_of(target)
-    with jax.enable_x64(config.sums_in_float64), jax.numpy_dtype_promotion("standard"):
+    x64 = config.sums_in_float64
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion("standard"):
         compilation = compile_training(config, devices)
         found = loops(compilation)
         assert step_of(found).times >= 900  # of 938 steps the last ones are ragged
