@@ -74,3 +74,14 @@ def release(session: nox.Session) -> None:
     shutil.rmtree("dist", ignore_errors=True)
     session.run("python", "-m", "build")
     session.run("python", "-m", "twine", "check", "--strict", *map(str, Path("dist").iterdir()))
+
+
+@nox.session(venv_backend="uv|virtualenv", reuse_venv=True, default=False)
+@nox.parametrize("plugin", ["tpu", "cuda13"])
+def accelerators(session: nox.Session, plugin: str) -> None:
+    """What runs on accelerators is compiled for them: libtpu takes 0.7 GB, CUDA 4.6."""
+    session.install("-e", f".[{plugin}]", "beartype", "hypothesis", "pytest", "pytest-xdist")
+    session.run(
+        *("python", "-m", "pytest", "tests/programs/test_accelerators.py"),
+        *("tests/devices/test_targets.py", *session.posargs),
+    )

@@ -91,6 +91,7 @@ def make_model(config: Config) -> MLP:
     )
 
 
+@jax.named_scope("normalize")  # by which a profile, and `inspect`, know what an operation is for
 def normalize(
     images: UInt8[Array | np.ndarray, "batch height width"], dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "batch height*width"]:
@@ -118,6 +119,7 @@ def log_probs(
     return cast(Array, model.apply({"params": params}, inputs))
 
 
+@jax.named_scope("loss")
 def nll_loss(
     log_probs: Float[Array | np.ndarray, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, ""]:

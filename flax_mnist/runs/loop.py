@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.stages import Lowered
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
@@ -57,6 +58,35 @@ def _cuts(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in starts]
 
 
+def lower_chunk(
+    config: Config,
+    progress: Progress,
+    train: Split,
+    rows: int,
+    mesh: Mesh | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Lowered:
+    """`train_steps` for a chunk of so many images, before it is compiled.
+
+    Of the progress and the images only shapes, dtypes and devices count.
+    """
+    n = len(train.labels)
+    place = sharding.replicated(mesh)
+    images_and_labels = [
+        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
+    ]
+    return train_steps.lower(
+        progress.state,
+        progress.losses,
+        *images_and_labels,
+        jax.ShapeDtypeStruct((rows,), jnp.int32, sharding=place),
+        model=make_model(config),
+        optimizer=optimizer or make_optimizer(config, steps_per_epoch(config, n)),
+        batch_size=config.batch_size,
+        batch_sharding=sharding.shard_batch(mesh),
+    )
+
+
 def compile_chunks(
     config: Config,
     progress: Progress,
@@ -71,24 +101,11 @@ def compile_chunks(
     optimizer is the one for which the progress has begun, by default the config's.
     """
     n = len(train.labels)
-    optimizer = optimizer or make_optimizer(config, steps_per_epoch(config, n))
-    place = sharding.replicated(mesh)
-    images_and_labels = [
-        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
-    ]
     cuts = _cuts(config, n, chunk, progress.step) + _cuts(config, n, chunk, 0)
+    options = compiler_options(config.deterministic)
     programs = {
-        length: train_steps.lower(
-            progress.state,
-            progress.losses,
-            *images_and_labels,
-            jax.ShapeDtypeStruct((length,), jnp.int32, sharding=place),
-            model=make_model(config),
-            optimizer=optimizer,
-            batch_size=config.batch_size,
-            batch_sharding=sharding.shard_batch(mesh),
-        ).compile(compiler_options=compiler_options(config.deterministic))
-        for length in {cut.stop - cut.start for cut in cuts}
+        rows: lower_chunk(config, progress, train, rows, mesh, optimizer).compile(options)
+        for rows in {cut.stop - cut.start for cut in cuts}
     }
     # At a process's first product the device's library prepares its kernels, for some ten ms.
     square = np.zeros((256, 256), np.float32)

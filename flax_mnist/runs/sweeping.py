@@ -191,7 +191,7 @@ def compile_programs(plan: Plan, dataset: Dataset, together: bool) -> Programs:
         jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=common) for array in dataset.train
     )
     train = for_each(functools.partial(train_member, template=template), mesh, together)
-    options = runtime.compiler_options(template.deterministic)
+    options = runtime.compiler_options(template.deterministic, mesh.devices[0].platform)
     return Programs(
         train.lower(members, images, labels).compile(compiler_options=options),
         # One member's test is work enough for a device, and takes much memory.

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config
 from flax_mnist.cli.main import main
-from flax_mnist.show import inspection
+from flax_mnist.programs import hlo, inspection
 from tests.helpers.command_line import said
 
 NETWORKS = pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_each_layer_has_three_products_and_the_first_has_two(config):
     traced = inspection.trace_step(config)
     layers = len(config.hidden_sizes) + 1
     assert str(traced.jaxpr).count("= dot_general[") == 3 * layers - 1
-    products = inspection.find_products(inspection.compile_step(traced).as_text())
+    products = inspection.find_products(hlo.program_of(inspection.compile_step(traced)))
     expected = {f"forward Dense_{i}": 1 for i in range(layers)}
     expected |= {f"backward Dense_{i}": 2 if i else 1 for i in range(layers)}
     assert Counter(product.source for product in products) == expected
@@ -63,35 +64,50 @@ def test_each_layer_has_three_products_and_the_first_has_two(config):
     assert first.result == f"f32[{batch},{hidden}]"
 
 
-GPU = """\
-HloModule jit_train_step, is_scheduled=true
-
-%gemm_fusion (p0: f32[64,784], p1: f32[784,128]) -> f32[64,128] {
-  %p0 = f32[64,784]{1,0} parameter(0)
-  %p1 = f32[784,128]{1,0} parameter(1)
-  ROOT %dot.9 = f32[64,128]{1,0} dot(%p0, %p1), lhs_contracting_dims={1}, \
-metadata={op_name="jit(train_step)/jvp(MLP)/Dense_0/dot_general"}
+GPU = """
+entry_computation_id: 2
+computations {
+  id: 1
+  instructions { id: 11 opcode: "parameter" shape { element_type: 11 dimensions: [64, 784] } }
+  instructions { id: 12 opcode: "parameter" shape { element_type: 11 dimensions: [784, 128] } }
+  instructions {
+    id: 13 opcode: "dot" operand_ids: [11, 12] shape { element_type: 11 dimensions: [64, 128] }
+    metadata { op_name: "jit(train_step)/jvp(MLP)/Dense_0/dot_general" }
+  }
 }
-
-ENTRY %main.1 (a: f32[64,784], b: f32[784,128], c: f32[64,128]) -> f32[64,128] {
-  %a = f32[64,784]{1,0} parameter(0)
-  %b = f32[784,128]{1,0} parameter(1)
-  %c = f32[64,128]{1,0} parameter(2)
-  %cublas-gemm.1 = (f32[784,128]{1,0}, s8[4194304]{0}) custom-call(f32[64,784]{1,0} %a, \
-f32[64,128]{1,0} %c), custom_call_target="__cublas$gemm", \
-metadata={op_name="jit(train_step)/transpose(jvp(MLP))/Dense_0/transpose"}
-  %custom-call.2 = f32[64,128]{1,0} custom-call(%c), custom_call_target="__topk"
-  ROOT %fusion.3 = f32[64,128]{1,0} fusion(%a, %b), kind=kCustom, calls=%gemm_fusion, \
-backend_config={"fusion_backend_config":{"kind":"__triton_gemm"}}
+computations {
+  id: 2
+  instructions { id: 21 opcode: "parameter" shape { element_type: 11 dimensions: [64, 784] } }
+  instructions { id: 22 opcode: "parameter" shape { element_type: 11 dimensions: [784, 128] } }
+  instructions { id: 23 opcode: "parameter" shape { element_type: 11 dimensions: [64, 128] } }
+  instructions {
+    id: 24 opcode: "custom-call" custom_call_target: "__cublas$gemm" operand_ids: [21, 23]
+    shape {
+      element_type: 13
+      tuple_shapes { element_type: 11 dimensions: [784, 128] }
+      tuple_shapes { element_type: 2 dimensions: [4194304] }
+    }
+    metadata { op_name: "jit(train_step)/transpose(jvp(MLP))/Dense_0/transpose" }
+  }
+  instructions {
+    id: 25 opcode: "custom-call" custom_call_target: "__topk" operand_ids: [23]
+    shape { element_type: 11 dimensions: [64, 128] }
+  }
+  instructions {
+    id: 26 opcode: "fusion" fusion_kind: "kCustom" operand_ids: [21, 22] called_computation_ids: 1
+    shape { element_type: 11 dimensions: [64, 128] }
+    backend_config: '{"fusion_backend_config": {"kind": "__triton_gemm"}}'
+  }
 }
 """
 
 
 def test_products_are_found_in_calls_and_fusions_in_the_order_of_the_program():
     flops = 2 * 64 * 784 * 128
-    assert [(*product, product.flops) for product in inspection.find_products(GPU)] == [
-        ("backward Dense_0", ("f32[64,784]", "f32[64,128]"), "f32[784,128]", "cublas$gemm", flops),
-        ("forward Dense_0", ("f32[64,784]", "f32[784,128]"), "f32[64,128]", "triton_gemm", flops),
+    module = text_format.Parse(GPU, hlo.message("HloModuleProto"))
+    assert inspection.find_products(hlo.parse(module.SerializeToString())) == [
+        ("backward Dense_0", ("f32[64,784]", "f32[64,128]"), "f32[784,128]", flops, "cublas$gemm"),
+        ("forward Dense_0", ("f32[64,784]", "f32[784,128]"), "f32[64,128]", flops, "triton_gemm"),
     ]
 
 

@@ -15,18 +15,13 @@ from flax_mnist.config import PIXELS, Config
 from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.model import make_model
+from flax_mnist.programs.compilation import MNIST_IMAGES
+from flax_mnist.programs.hlo import Instruction, Program, program_of
+from flax_mnist.programs.operations import fused, purpose
 from flax_mnist.show import text
 from flax_mnist.train import init_state, make_optimizer, train_step
 
-MNIST_IMAGES = 60_000  #: For training.
-# What is sought in the text of an HLO module.
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) (?P<opcode>[\w-]+)\(")
-_ARRAY = re.compile(r"\w+\[[\d,]*\]")
-_LENGTH = re.compile(r"\d+")
-_CALLED = re.compile(r"calls=%?(\S+),")
-_FUSION = re.compile(r'"kind":"(\w+)"')
-_LIBRARY = re.compile(r'custom_call_target="(\S*(?:gemm|matmul|dot)\S*)"')
-_LAYER = re.compile(r'op_name="([^"]*(Dense_\d+)[^"]*)"')
+_LIBRARY = re.compile("gemm|matmul|dot")  # In the name of what is called.
 
 
 def tabulate(config: Config) -> str:
@@ -76,53 +71,40 @@ class Product(NamedTuple):
     """A matrix product in an optimised program."""
 
     source: str  #: The pass and the layer that it comes from.
-    operands: tuple[str, ...]  #: Two, as XLA writes types: `f32[64,784]`.
+    operands: tuple[str, ...]  #: Two, as HLO writes types: `f32[64,784]`.
     result: str
+    flops: int
     #: What the HLO says of who computes it: the kind of a fusion, the target of a call, or `dot`,
     #: which the backend does as it thinks best.
     by: str
 
-    @property
-    def flops(self) -> int:
-        """2 m k n, which the sizes mk, kn and mn give in whatever order the axes lie."""
-        shapes = [array.partition("[")[2] for array in (*self.operands, self.result)]
-        lengths = map(int, _LENGTH.findall(" ".join(shapes)))
-        return 2 * math.isqrt(math.prod(lengths))
 
-
-def find_products(hlo: str) -> list[Product]:
-    """The matrix products in the text of an optimised HLO module, in the order of the program.
+def find_products(program: Program) -> list[Product]:
+    """The matrix products of an optimised program of a step, in its order.
 
     They are instructions of their own, calls to a library, or inside of fusions.
     """
-    lines = hlo.splitlines()
-    instructions = [_INSTRUCTION.match(line) for line in lines]
-    arrays = {
-        found["name"]: array[0]
-        for found in instructions
-        if found and (array := _ARRAY.search(found["type"]))
-    }
-    fusions = {found[1]: i for i, line in enumerate(lines) if (found := _CALLED.search(line))}
-    products, computation = [], ""
-    for i, (line, instruction) in enumerate(zip(lines, instructions, strict=True)):
-        if line.endswith("{"):
-            computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
-        library = _LIBRARY.search(line)
-        if instruction and (instruction["opcode"] == "dot" or library):
-            place = fusions.get(computation, i)
-            # `jit(train_step)/transpose(jvp(MLP))/.../Dense_1/dot_general` is `backward Dense_1`.
-            layer = _LAYER.search(line)
-            way = "backward" if layer and "transpose(" in layer[1] else "forward"
-            by = library or _FUSION.search(lines[place])
-            arguments = re.findall(r"[\w.-]+", line[instruction.end() :].partition("), ")[0])
-            product = Product(
-                f"{way} {layer[2]}" if layer else "not said",
-                tuple(arrays[name] for name in arguments if name in arrays)[:2],
-                arrays[instruction["name"]],
-                by[1].strip("_").removesuffix("_fusion") if by else "dot",
-            )
-            products.append((place, product))
-    return [product for _, product in sorted(products)]
+    return [
+        _product(program, inner, _computed_by(instruction))
+        for instruction in program.of(program.entry)
+        for inner in (instruction, *fused(program, instruction))
+        if inner.opcode == "dot" or _LIBRARY.search(inner.kind)
+    ]
+
+
+def _product(program: Program, instruction: Instruction, by: str) -> Product:
+    operands = [program.instructions[i].results[0] for i in instruction.operands[:2]]
+    result = instruction.results[0]
+    # 2 m k n, which the sizes mk, kn and mn give in whatever order the axes lie.
+    sizes = (math.prod(array.shape) for array in (*operands, result))
+    a, b = map(str, operands)
+    source = purpose(instruction.origin) if instruction.origin else "not said"
+    return Product(source, (a, b), str(result), 2 * math.isqrt(math.prod(sizes)), by)
+
+
+def _computed_by(instruction: Instruction) -> str:
+    kind = instruction.config.get("fusion_backend_config", {}).get("kind") or instruction.kind
+    return kind.strip("_").removesuffix("_fusion") or instruction.opcode
 
 
 class Step:
@@ -149,7 +131,7 @@ class Step:
     @property
     def products(self) -> list[Product]:
         """The matrix products; see `find_products`."""
-        return find_products(self.compiled.as_text() or "")
+        return find_products(program_of(self.compiled))
 
     @property
     def figures(self) -> list[tuple[str, float]]:

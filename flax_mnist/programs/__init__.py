@@ -1,0 +1,1 @@
+"""What runs compile, and what a compiler makes of it."""

@@ -1,0 +1,103 @@
+"""The programs that runs are made of, compiled for devices that need not be there."""
+
+import math
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import jax
+import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
+from jax.stages import Compiled, Lowered
+
+from flax_mnist.config import Config
+from flax_mnist.data.dataset import DIGITS, Dataset, Split
+from flax_mnist.devices import memory, sharding
+from flax_mnist.devices.runtime import compiler_options
+from flax_mnist.evaluation import evaluate, predict
+from flax_mnist.model import Params, make_model
+from flax_mnist.runs import loop, sweeping
+
+Tree = TypeVar("Tree")
+
+MNIST_IMAGES = 60_000  #: For training.
+#: Of MNIST's size; NumPy takes no memory for zeros. A schedule is that of its epochs.
+SHAPES = Dataset(
+    "synthetic",
+    "shapes alone",
+    DIGITS,
+    Split(np.zeros((MNIST_IMAGES, 28, 28), np.uint8), np.zeros(MNIST_IMAGES, np.int32)),
+    Split(np.zeros((10_000, 28, 28), np.uint8), np.zeros(10_000, np.int32)),
+)
+
+
+class Compilation(NamedTuple):
+    """A compiled program."""
+
+    compiled: Compiled
+    seconds: float  #: That the compiler took.
+
+    @property
+    def memory(self) -> int:
+        """Bytes on each device while it runs."""
+        needed: Any = self.compiled.memory_analysis()
+        return int(
+            needed.argument_size_in_bytes
+            + needed.output_size_in_bytes
+            - needed.alias_size_in_bytes
+            + needed.temp_size_in_bytes
+            + needed.generated_code_size_in_bytes
+        )
+
+
+def compile_training(config: Config, devices: Sequence[jax.Device]) -> Compilation:
+    """An epoch of `train` on MNIST, each batch shared by the devices."""
+    mesh = sharding.make_mesh(devices)
+    place = sharding.replicated(mesh) or SingleDeviceSharding(devices[0])
+    progress = loop.begin(config)
+    on_devices = progress._replace(
+        state=_shapes(progress.state, place), losses=_shapes(progress.losses, place)
+    )
+    rows = len(SHAPES.train.labels)
+    return _compile(loop.lower_chunk(config, on_devices, SHAPES.train, rows, mesh), config, devices)
+
+
+def compile_sweep(config: Config, members: int, devices: Sequence[jax.Device]) -> Compilation:
+    """An epoch of a `sweep` of so many members, which are spread over the devices."""
+    plan = memory.make_plan([config] * members, SHAPES.counts, devices, math.inf)
+    start = time.perf_counter()
+    programs = sweeping.compile_programs(plan, SHAPES, together=True)
+    return Compilation(cast(Compiled, programs.train), time.perf_counter() - start)
+
+
+def compile_evaluation(config: Config, device: jax.Device) -> Compilation:
+    """`evaluate` on MNIST's images for testing."""
+    params, (images, labels) = _evaluated(config, device)
+    function = jax.jit(evaluate, static_argnames="model")
+    lowered = function.lower(params, images, labels, model=make_model(config))
+    return _compile(lowered, config, [device])
+
+
+def compile_prediction(config: Config, device: jax.Device) -> Compilation:
+    """`predict` on them."""
+    params, (images, _) = _evaluated(config, device)
+    return _compile(predict.lower(params, images, model=make_model(config)), config, [device])
+
+
+def _evaluated(config: Config, device: jax.Device) -> tuple[Params, Split]:
+    return _shapes((loop.begin(config).state.params, SHAPES.test), SingleDeviceSharding(device))
+
+
+def _shapes(tree: Tree, place: Sharding) -> Tree:
+    """Of arrays what a compiler is told of them."""
+    shapes: Tree = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree
+    )
+    return shapes
+
+
+def _compile(lowered: Lowered, config: Config, devices: Sequence[jax.Device]) -> Compilation:
+    options = compiler_options(config.deterministic, devices[0].platform)
+    start = time.perf_counter()
+    compiled = lowered.compile(compiler_options=options)
+    return Compilation(compiled, time.perf_counter() - start)
