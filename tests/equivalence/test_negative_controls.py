@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 
 from benchmarks.equivalence import sides, trainings

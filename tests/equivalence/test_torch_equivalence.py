@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("torch")
+
 from benchmarks.equivalence import stored_runs
 from benchmarks.equivalence.recipes import RECIPES
 from tests.equivalence import checks
