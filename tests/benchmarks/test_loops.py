@@ -142,6 +142,7 @@ def test_all_epochs_at_once_are_the_epochs(dataset: Dataset, settings: Settings)
             np.testing.assert_allclose(a[key], b[key], rtol=0, atol=1e-5)
 
 
+@pytest.mark.usefixtures("torch")
 def test_models_differ(dataset: Dataset, settings: Settings) -> None:
     for name in ("P8", "J4"):
         first, second, *_ = start(row(name).variants[0], dataset, settings).weights()
@@ -153,6 +154,7 @@ def test_the_ceiling_counts_the_steps_products() -> None:
     assert epoch_flops(Config(), 64) == 2 * 64 * (3 * (784 * 128 + 128 * 64 + 64 * 10) - 784 * 128)
 
 
+@pytest.mark.usefixtures("torch")
 def test_ceilings_run(dataset: Dataset, settings: Settings) -> None:
     for name in ("G1", "G2", "G3"):
         for variant in row(name).variants:
