@@ -12,6 +12,8 @@ from types import ModuleType
 
 # The tests compare bits and tolerances that hold on a CPU; subprocesses inherit it.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What a library will do away with fails in them, too, as `filterwarnings` has it here.
+os.environ["PYTHONWARNINGS"] = "error::DeprecationWarning,error::PendingDeprecationWarning"
 # It names the real digits for the tests that want them; commands would take them always.
 MNIST = os.environ.get("FLAX_MNIST_DATA_DIR")
 

@@ -68,6 +68,13 @@ def test_rung_11_independent_runs(full_dataset, scores):
     checks.check_independent_runs(full_dataset, scores[-1])
 
 
+@pytest.mark.long
+def test_control_an_epoch_too_few_is_caught_by_rung_11(full_dataset, scores):
+    """Here, not beside the other controls, so that a worker has made the runs already."""
+    with pytest.raises(AssertionError, match="independent runs, test loss"):
+        checks.check_independent_runs(full_dataset, scores[-2])
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_rung_12_steps_of_other_optimizers_and_schedules(full_dataset, recipe):
     checks.check_recipe_steps(full_dataset, recipe)
