@@ -28,6 +28,7 @@ def test_the_command(
     assert table.render(result) in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("torch")
 def test_it_needs_nothing_but_numpy_and_the_frameworks() -> None:
     # An accelerator machine may have been given no more than these.
     missing = ("matplotlib", "orbax", "PIL", "pooch", "rich", "safetensors", "tyro")

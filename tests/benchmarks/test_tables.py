@@ -32,6 +32,7 @@ def test_skipped_batches_are_caught(result: dict[str, Any]) -> None:
     assert "- Lazy: invalid: test accuracy" in table.render(result)
 
 
+@pytest.mark.usefixtures("torch")
 def test_what_did_not_run_is_shown_with_its_reason(result: dict[str, Any]) -> None:
     text = table.render(result)
     for name, status, reason in (
