@@ -176,7 +176,8 @@ def fit(
 
     while progress.epoch < config.epochs:
         order = epoch_order(config.seed, progress.epoch, n)
-        for progress in rest_of_epoch(config, progress, order, run, chunk):
+        rest = rest_of_epoch(config, progress, order, run, chunk)
+        for progress in rest:
             finite = int(progress.losses.finite)
             if finite < progress.step:
                 step = progress.epoch * steps + finite + 1
