@@ -18,10 +18,12 @@ from flax_mnist.errors import FlaxMnistError, RequestError
 Tree = TypeVar("Tree")
 
 
-def all_gather(mine: NDArray[Any] | np.generic) -> NDArray[Any]:
+def all_gather(mine: NDArray[Any]) -> NDArray[Any]:
     """What each process has, `[processes, ...]`: each gives an array of one shape and dtype."""
+    if not are_many():
+        return mine[np.newaxis]
     sent = np.frombuffer(mine.tobytes(), np.uint8)  # whatever JAX makes of 64 bits
-    received = _meet(lambda parts: parts, sent)
+    received = _meet(jnp.copy, sent)
     return np.frombuffer(received.tobytes(), mine.dtype).reshape(-1, *mine.shape)
 
 
@@ -38,6 +40,10 @@ def _meet(function: Callable[[Array], Array], mine: NDArray[np.uint8]) -> NDArra
     return np.asarray(jax.jit(function, out_shardings=everywhere)(parts).addressable_data(0))
 
 
+def _sum(parts: Array) -> Array:  # jit knows a function by identity
+    return jnp.sum(parts, axis=0, dtype=jnp.uint8)
+
+
 def barrier() -> None:
     """Waits for the others to be here too."""
     largest(0)
@@ -45,9 +51,12 @@ def barrier() -> None:
 
 def largest(number: int) -> int:
     """The largest of the processes' numbers, each given its own."""
-    if not are_many():
-        return number
-    return int(all_gather(np.int64(number)).max())
+    return int(all_gather(np.array(number, np.int64)).max())
+
+
+def smallest(number: int) -> int:
+    """The smallest of the processes' numbers, each given its own."""
+    return -largest(-number)
 
 
 def on_first(action: Callable[[], Tree]) -> Tree | None:
@@ -88,7 +97,7 @@ def share(made: Tree | None, like: Tree) -> Tree:
         # As bytes: this is a sum with zeros, and -0.0 + 0.0 is 0.0.
         sent = np.frombuffer(array.tobytes(), np.uint8)
         sent = np.zeros_like(sent) if made is None else sent
-        content = _meet(lambda parts: jnp.sum(parts, axis=0, dtype=jnp.uint8), sent)
+        content = _meet(_sum, sent)
         return np.frombuffer(content.tobytes(), array.dtype).reshape(array.shape)
 
     tree: Tree = jax.tree.map(lambda leaf: received(np.asarray(leaf)), mine)

@@ -242,14 +242,14 @@ def _are_finite(arrays: Arrays) -> bool:
 
 def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuses with a `RequestError` a checkpoint that is whole but of another run."""
-    wanted = json.loads(json.dumps(dict(wanted)))
+    needed: dict[str, Any] = json.loads(json.dumps(dict(wanted)))
     # A version of before had not all the settings of today, but did what they say by default.
-    unsaid = {name: value for name, value in vars(Config()).items() if name in wanted}
-    saved = unsaid | dict(found)
+    unsaid = {name: value for name, value in vars(Config()).items() if name in needed}
+    saved = {**unsaid, **found}
     differences = [
-        f"{name} is {saved.get(name)} there and {wanted.get(name)} here"
-        for name in wanted | saved
-        if saved.get(name) != wanted.get(name)
+        f"{name} is {saved.get(name)} there and {needed.get(name)} here"
+        for name in needed | saved
+        if saved.get(name) != needed.get(name)
     ]
     if differences:
         raise RequestError(f"is a checkpoint of another run: {'; '.join(differences)}.")
