@@ -215,6 +215,7 @@ class _Sweep:
         every = self.policy.steps(steps)
         programs = self._programs(current, every, position.standing, observer)
         standing = position.standing or group.begin(self.plan, current, self.images)
+        self.renew()
         saved = _own_steps(standing, steps)
         with self.listening() as received:
             chunks = group.fit(self.plan, current, self.images, standing, programs)

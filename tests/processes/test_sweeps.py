@@ -95,12 +95,12 @@ def test_three_processes_with_unequal_numbers_of_devices(data, tmp_path, straigh
 
 def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, straight):
     path = tmp_path / "run"
-    with together(*[new_sweep(data, path, num_devices=1, peer_timeout=15)] * 2) as both:
+    with together(*[new_sweep(data, path, num_devices=1, peer_timeout=25)] * 2) as both:
         wait_for(both[0], "Group 1/3  Epoch 2/")
         both[1].send_signal(signal.SIGSTOP)
         code, _, err = end(both[0])
     assert code == 1, err
-    assert "another process did not answer for 15 s" in err
+    assert "another process did not answer for 25 s" in err
     assert ask(*resume(path, json=True)) == 0
     assert result(path) == result(straight)
 
