@@ -61,13 +61,12 @@ def sweep(
 ) -> Swept:
     """Trains every combination of settings with every seed, group by group, and keeps the best.
 
-    What is None is the tutorial's, or the default of `Axes`; with `resume` it is the sweep's own,
-    of which nothing but `data_dir` and `checkpoints` may change.
+    What is None is by default; with `resume` it is the sweep's own, of which nothing but `data_dir`
+    and `checkpoints` may change.
 
     Args:
-        config, axes: what all members have in common, with the first of their seeds; and in what
-            they differ.
-        dataset, data_dir: the images; or their name, and where `load_dataset` finds them.
+        config, axes: what members have in common, and the first seed; in what they differ.
+        dataset, data_dir: the images; or their name, and where they are.
         run_dir: folder to write to; None is `runs/sweep-<dataset>-<timestamp>`.
         resume: go on from the newest checkpoint, to the bits of a sweep that was never interrupted.
         checkpoints: how often one is written within a group, beside the one after each.
@@ -77,14 +76,11 @@ def sweep(
         listening: as for `flax_mnist.runs.training.train`.
 
     Raises:
-        RequestError: a value is out of its range, the folder holds a run already, or what is asked
-            for does not fit the sweep that is resumed.
+        RequestError: what is asked for is wrong, or does not fit the sweep that is resumed.
         StoppedError: a signal was heard.
         FlaxMnistError: the images cannot be had, a file cannot be written, no checkpoint is whole,
             or another process is gone.
     """
-    if group_size is not None and group_size < 1:
-        raise RequestError(f"group-size is {group_size}; it must be at least 1.")
     with entered_by_many(place) as (device, devices), contextlib.ExitStack() as held:
         old = _asked_before(run_dir, resume, config, axes, dataset, group_size)
         axes = axes or old.axes
@@ -92,14 +88,12 @@ def sweep(
         config = members[0]
         data_dir = old.record.data_dir if data_dir is None else Path(data_dir)
         runtime.set_precision(config)
+        free = memory.memory(device)
         images = loaded(dataset or old.record.dataset, data_dir)
         record = Record.of(config, images, data_dir, checkpoints or old.record.checkpoints)
         with processes.watch_others() as renew:
-            size = group_size or old.group_size
-            if not size:
-                free, local = memory.memory(device), len(devices)
-                size = fitting(members, images.counts, local, device.platform, free)
-                size = agreement.smallest(size)
+            most = fitting(members, images.counts, len(devices), device.platform, free)
+            size = group_size or old.group_size or agreement.smallest(most)
             taken = run_folder.taken(run_dir, f"sweep-{images.name}", resume)
             path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))
             plan = make_plan(members, images.counts, devices, size)
@@ -127,6 +121,8 @@ def _asked_before(
     group_size: int | None,
 ) -> SweepRecord:
     """The sweep to go on with, which must be what is asked for, or the one by default."""
+    if group_size is not None and group_size < 1:
+        raise RequestError(f"group-size is {group_size}; it must be at least 1.")
     folder = None if run_dir is None else Path(run_dir)
     with processes.watch_others():
         agreement.barrier()
