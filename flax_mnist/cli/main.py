@@ -73,7 +73,7 @@ def _run(argv: Sequence[str]) -> int:
             terminal.say(f"flax-mnist {__version__}")
         else:
             command = parse(argv)
-            if isinstance(command, Train):
+            if isinstance(command, Train | Sweep):
                 command.run(argv)
             elif isinstance(command, Completion):
                 command.run(COMMANDS)
