@@ -6,7 +6,6 @@ weights, bit for bit, of one that was left in peace, or say loudly that it canno
 go on from the newest checkpoint there is.
 """
 
-import argparse
 import io
 import os
 import random
@@ -22,6 +21,8 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
+from benchmarks import entry
+from benchmarks.entry import require_at_least
 from flax_mnist.cli.main import main as run_in_this_process
 from flax_mnist.show import text
 from flax_mnist.store import checkpoint, run_folder
@@ -33,23 +34,33 @@ FLAGS = ("train", "--dataset", "synthetic", "--checkpoint-every", "40steps")
 EPOCHS = 3
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100, help="runs killed with SIGKILL")
-    parser.add_argument("--saves", type=int, default=20, help="runs killed within a save")
-    parser.add_argument("--damages", type=int, default=200, help="bits flipped and files cut short")
-    parser.add_argument("--full-disks", type=int, default=20, help="runs whose disk is full")
-    parser.add_argument("--seed", type=int, default=0, help="decides what happens when")
-    args = parser.parse_args(argv)
+def main(
+    kills: int = 100, saves: int = 20, damages: int = 200, full_disks: int = 20, seed: int = 0
+) -> int:
+    """Does to runs what happens to runs, and counts what they survive.
+
+    Args:
+        kills: runs killed with SIGKILL.
+        saves: runs killed within a save.
+        damages: bits flipped and files cut short.
+        full_disks: runs whose disk is full.
+        seed: decides what happens when.
+
+    Returns:
+        0 if nothing was lost or silently wrong, otherwise 1.
+    """
+    for name, times in {"kills": kills, "saves": saves, "damages": damages}.items():
+        require_at_least(0, name, times)
+    require_at_least(0, "full-disks", full_disks)
     with tempfile.TemporaryDirectory() as name:
-        runs = Campaign(Path(name), random.Random(args.seed))
-        half = args.damages // 2
+        runs = Campaign(Path(name), random.Random(seed))
+        half = damages // 2
         campaign: list[tuple[str, int, Callable[[], str]]] = [
-            ("SIGKILL, resumed until done", args.kills, lambda: killed(runs, at_some_moment)),
-            ("SIGKILL within a save, resumed", args.saves, lambda: killed(runs, within_a_save)),
-            ("bits flipped in checkpoints", args.damages - half, lambda: damaged(runs, flip)),
+            ("SIGKILL, resumed until done", kills, lambda: killed(runs, at_some_moment)),
+            ("SIGKILL within a save, resumed", saves, lambda: killed(runs, within_a_save)),
+            ("bits flipped in checkpoints", damages - half, lambda: damaged(runs, flip)),
             ("files of checkpoints cut short", half, lambda: damaged(runs, truncate)),
-            ("disk full, then resumed", args.full_disks, lambda: full_disk(runs)),
+            ("disk full, then resumed", full_disks, lambda: full_disk(runs)),
         ]
         rows: list[tuple[str, ...]] = [("fault", "times", *OUTCOMES)]
         bad = 0
@@ -204,4 +215,4 @@ def full_disk(runs: Campaign) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run(main, "python -m benchmarks.faults"))

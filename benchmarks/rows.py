@@ -42,6 +42,11 @@ class Row:
     variants: tuple[Variant, ...]
     quick: bool = False  #: Whether `--quick` has it.
 
+    @property
+    def rank(self) -> int:
+        """When it is started: where time is short, the last ones are left out."""
+        return FIRST.index(self.name) if self.name in FIRST else len(FIRST)
+
     def candidates(self, cores: int, device: str) -> list[tuple[Variant, int]] | str:
         """Variants and numbers of threads to try; where there are none, the reason."""
         reasons = [variant.missing(cores) for variant in self.variants]
@@ -57,6 +62,7 @@ class Row:
         ]
 
 
+FIRST = ("J2", "P3", "G1", "N1", "P1", "J1", "G2", "J4")  #: Rows without which a table says little.
 LOOPS = "benchmarks.loops"
 
 

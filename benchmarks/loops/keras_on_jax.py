@@ -7,7 +7,7 @@ os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it once, on import
 import jax
 import keras
 
-from benchmarks.harness.program import Program, Settings, Weights, named, normalize
+from benchmarks.harness.program import Program, Settings, Weights, named, normalize, require
 from flax_mnist.config import PIXELS
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
@@ -18,6 +18,7 @@ class Fit(Program):
 
     def __init__(self, dataset: Dataset, settings: Settings, steps_per_execution: int = 1) -> None:
         config = settings.config
+        require(config.precision == "float32", "it is float32")
         place = runtime.start(settings.device, config, settings.compilation_cache)
         self.device = place.device_kind
         self.batch_size = config.batch_size
