@@ -1,10 +1,13 @@
 """The rows of the table: what runs, how it may be tuned, and what it needs."""
 
 import dataclasses
+import difflib
 import importlib.util
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+from flax_mnist.errors import RequestError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,3 +133,19 @@ ROWS: tuple[Row, ...] = (
     Row("G2", "a large product", "ceiling", "ceilings", _LARGE_PRODUCT, quick=True),
     Row("G3", "a large copy", "ceiling", "ceilings", _ceiling("Copy", size=COPY_SIZE)),
 )
+
+
+def named(words: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of these names, in any case, in the order of the table.
+
+    Raises:
+        RequestError: there is none of a name.
+    """
+    by_name = {row.name: row for row in ROWS}
+    for word in words:
+        if word.upper() not in by_name:
+            meant = difflib.get_close_matches(word.upper(), by_name, n=1)
+            hint = f"Did you mean {meant[0]}?" if meant else f"There are {', '.join(by_name)}."
+            raise RequestError(f"--rows {word}: there is no such row. {hint}")
+    wanted = {word.upper() for word in words}
+    return tuple(row for row in ROWS if row.name in wanted)

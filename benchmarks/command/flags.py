@@ -1,7 +1,6 @@
 """The flags of `python -m benchmarks`."""
 
 import dataclasses
-import difflib
 import math
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from benchmarks.harness.program import Settings
-from benchmarks.rows import ROWS, Row
+from benchmarks.rows import ROWS, Row, named
 from flax_mnist.cli.flags import DATASETS, OptionalDir, Switch, by_default, optional
 from flax_mnist.config import Config, DatasetName, Precision
 from flax_mnist.data import default_dir
@@ -89,14 +88,7 @@ class Flags:
     @property
     def wanted(self) -> tuple[Row, ...]:
         """The rows that are asked for, in the order of the table."""
-        by_name = {row.name: row for row in ROWS}
-        names = [name.upper() for name in self.rows]
-        for name, given in zip(names, self.rows, strict=True):
-            if name not in by_name:
-                meant = difflib.get_close_matches(name, by_name, n=1)
-                hint = f"Did you mean {meant[0]}?" if meant else f"There are {', '.join(by_name)}."
-                raise RequestError(f"--rows {given}: there is no such row. {hint}")
-        return tuple(row for row in ROWS if not names or row.name in names)
+        return named(self.rows) if self.rows else ROWS
 
     @property
     def seconds(self) -> float:

@@ -56,7 +56,8 @@ def one_line(result: Mapping[str, Any]) -> str:
     return "".join([*flaws, ", ".join(parts)])
 
 
-def heading(result: Mapping[str, Any]) -> str:
+def heading(result: Mapping[str, Any], width: int = WIDTH) -> str:
+    """Where, with what and how it was measured."""
     machine, config = result["machine"], result["settings"]["config"]
     shown = ("jax", "torch", "numpy", "keras", "tinygrad", "equinox", "lightning", "scikit-learn")
     there = [name for name in shown if name in machine["versions"]]
@@ -70,7 +71,7 @@ def heading(result: Mapping[str, Any]) -> str:
         f"{config['batch_size']}; median of {result['plan']['rounds']} rounds; "
         f"{result['date'][:10]}, commit {machine['commit'] or 'unknown'}"
     )
-    return "\n".join(textwrap.fill(part, WIDTH) for part in (where, what))
+    return "\n".join(textwrap.fill(part, width) for part in (where, what))
 
 
 def doubts(result: Mapping[str, Any], summary: Summary) -> list[str]:
