@@ -67,6 +67,7 @@ class Row:
 
 FIRST = ("J2", "P3", "G1", "N1", "P1", "J1", "G2", "J4")  #: Rows without which a table says little.
 LOOPS = "benchmarks.loops"
+PEERS = "benchmarks.loops.peers"
 
 
 def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
@@ -85,7 +86,13 @@ def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
 
 def _keras(steps: int) -> Variant:
     options, label = {"steps_per_execution": steps}, f"{steps} steps a call"
-    return Variant(f"{LOOPS}.keras_on_jax:Fit", options, ("keras", "jax"), label=label)
+    return Variant(f"{PEERS}.keras_on_jax:Fit", options, ("keras", "jax"), label=label)
+
+
+def _peer(entry: str, *needs: str, tune: bool = False, **options: str) -> Variant:
+    """One that needs these packages; of several, told apart by what its only option says."""
+    label = next(iter(options.values()), None)
+    return Variant(f"{PEERS}.{entry}", options, needs, tune, label)
 
 
 def _ceiling(name: str, tune: bool = False, **options: Any) -> tuple[Variant, ...]:
@@ -107,7 +114,16 @@ _LESS_OVERHEAD = (_pytorch("Compiled", mode="reduce-overhead"),)
 _MANY = (_ours("ManyModels", "one vmap"), _ours("ModelsByCore", "a core for each"))
 _BFLOAT16 = (_ours("EpochScan", precision="bfloat16"),)
 _NUMPY = (Variant("benchmarks.loops.numpy_backprop:Backpropagation", tune_threads=True),)
-_TINYGRAD = (Variant("benchmarks.loops.tinygrad_jit:Jit", needs=("tinygrad",)),)
+_TINYGRAD = (_peer("tinygrad_jit:Jit", "tinygrad"),)
+_KERAS_ON_TORCH = (_peer("keras_on_torch:Fit", "keras", "torch", tune=True),)
+_NNX = tuple(_peer("flax_nnx:Loop", "flax", how=how) for how in ("jit", "cached", "scan"))
+_EQUINOX = tuple(_peer("equinox_optax:Loop", "equinox", how=how) for how in ("jit", "scan"))
+_LIGHTNING = tuple(
+    _peer("pytorch_lightning:Fit", "lightning", tune=True, batches=batches)
+    for batches in ("collated", "whole")
+)
+_SCIKIT_LEARN = (_peer("scikit_learn:PartialFit", "sklearn", tune=True),)
+_LIBTORCH = (_peer("libtorch:InCpp", "torch", tune=True),)
 _LARGE_PRODUCT = _ceiling("LargeProduct", size=PEAK_SIZE)
 
 ROWS: tuple[Row, ...] = (
@@ -128,6 +144,12 @@ ROWS: tuple[Row, ...] = (
     Row("J6", "J2 in TF32", "labelled", "ours", (_ours("FrameworkPrecision"),)),
     Row("N1", "NumPy, by hand", "headline", "peers", _NUMPY, quick=True),
     Row("K1", "Keras 3 on JAX", "headline", "peers", (_keras(1), _keras(32))),
+    Row("K2", "Keras 3 on PyTorch", "headline", "peers", _KERAS_ON_TORCH),
+    Row("F1", "Flax NNX", "headline", "peers", _NNX),
+    Row("E1", "Equinox + optax", "headline", "peers", _EQUINOX),
+    Row("L1", "PyTorch Lightning", "headline", "peers", _LIGHTNING),
+    Row("C1", "LibTorch in C++", "headline", "peers", _LIBTORCH),
+    Row("S1", "scikit-learn", "headline", "peers", _SCIKIT_LEARN),
     Row("T1", "tinygrad", "headline", "peers", _TINYGRAD),
     Row("G1", "the eight products", "ceiling", "ceilings", _ceiling("Products", True), quick=True),
     Row("G2", "a large product", "ceiling", "ceilings", _LARGE_PRODUCT, quick=True),
