@@ -6,7 +6,6 @@ with the weights and metrics, bit for bit, of one that was left in peace, or say
 cannot. A killed one must go on from the newest checkpoint there is. It takes Linux.
 """
 
-import argparse
 import io
 import os
 import random
@@ -23,7 +22,10 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import entry
+from benchmarks.entry import require_at_least
 from flax_mnist.cli.main import main as run_in_this_process
+from flax_mnist.errors import RequestError
 from flax_mnist.show import text
 from flax_mnist.store import checkpoint, run_folder
 from flax_mnist.store.metrics import read_metrics
@@ -60,28 +62,44 @@ SWEEP = Kind(
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100, help="runs killed with SIGKILL")
-    parser.add_argument("--sweeps", type=int, default=30, help="sweeps killed with SIGKILL")
-    parser.add_argument("--saves", type=int, default=20, help="runs killed within a save")
-    parser.add_argument("--damages", type=int, default=200, help="bits flipped and files cut short")
-    parser.add_argument("--full-disks", type=int, default=20, help="runs whose disk is full")
-    parser.add_argument("--seed", type=int, default=0, help="decides what happens when")
-    args = parser.parse_args(argv)
+def main(
+    kills: int = 100,
+    sweeps: int = 30,
+    saves: int = 20,
+    damages: int = 200,
+    full_disks: int = 20,
+    seed: int = 0,
+) -> int:
+    """Does to runs what happens to runs, and counts what they survive.
+
+    Args:
+        kills: runs killed with SIGKILL.
+        sweeps: sweeps killed likewise.
+        saves: runs killed within a save.
+        damages: bits flipped and files cut short.
+        full_disks: runs whose disk is full.
+        seed: decides what happens when.
+
+    Returns:
+        0 if nothing was lost or silently wrong, otherwise 1.
+    """
     if sys.platform != "linux":
-        parser.error("only Linux limits another process's files, and says when one has stopped.")
+        only = "only Linux limits another process's files, and says when one has stopped"
+        raise RequestError(f"faults: {only}.")
+    counts = {"kills": kills, "sweeps": sweeps, "saves": saves, "damages": damages}
+    for name, times in {**counts, "full-disks": full_disks}.items():
+        require_at_least(0, name, times)
     with tempfile.TemporaryDirectory() as name:
-        chance = random.Random(args.seed)
-        runs, sweeps = (Campaign(Path(name), chance, kind) for kind in (RUN, SWEEP))
-        half = args.damages // 2
+        chance = random.Random(seed)
+        of_runs, of_sweeps = (Campaign(Path(name), chance, kind) for kind in (RUN, SWEEP))
+        half = damages // 2
         campaign: list[tuple[str, int, Callable[[], str]]] = [
-            ("SIGKILL, resumed until done", args.kills, lambda: killed(runs, at_some_moment)),
-            ("SIGKILL within a save, resumed", args.saves, lambda: killed(runs, within_a_save)),
-            ("bits flipped in checkpoints", args.damages - half, lambda: damaged(runs, flip)),
-            ("files of checkpoints cut short", half, lambda: damaged(runs, truncate)),
-            ("disk full, then resumed", args.full_disks, lambda: full_disk(runs)),
-            ("SIGKILL of a sweep, resumed", args.sweeps, lambda: killed(sweeps, at_some_moment)),
+            ("SIGKILL, resumed until done", kills, lambda: killed(of_runs, at_some_moment)),
+            ("SIGKILL within a save, resumed", saves, lambda: killed(of_runs, within_a_save)),
+            ("bits flipped in checkpoints", damages - half, lambda: damaged(of_runs, flip)),
+            ("files of checkpoints cut short", half, lambda: damaged(of_runs, truncate)),
+            ("disk full, then resumed", full_disks, lambda: full_disk(of_runs)),
+            ("SIGKILL of a sweep, resumed", sweeps, lambda: killed(of_sweeps, at_some_moment)),
         ]
         rows: list[tuple[str, ...]] = [("fault", "times", *OUTCOMES)]
         bad = 0
@@ -237,4 +255,4 @@ def full_disk(runs: Campaign) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run(main, "python -m benchmarks.faults"))

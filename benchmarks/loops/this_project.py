@@ -30,8 +30,9 @@ from flax_mnist.sweeps.plan import make_plan
 
 class _Jax(Program):
     def __init__(
-        self, dataset: Dataset, settings: Settings, precision: Precision = "float32"
+        self, dataset: Dataset, settings: Settings, precision: Precision | None = None
     ) -> None:
+        precision = precision or settings.config.precision
         self.config = dataclasses.replace(settings.config, precision=precision)
         cached, devices = settings.compilation_cache, self.cpu_devices(settings)
         self.place = runtime.start(settings.device, self.config, cached, devices)

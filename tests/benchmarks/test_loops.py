@@ -162,3 +162,20 @@ def test_ceilings_run(dataset: Dataset, settings: Settings) -> None:
             program = start(small, dataset, settings)
             assert min(time_call(program), time_call(program)) > 0
             assert program.weights() == []
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("bfloat16", 0.2)])
+@pytest.mark.parametrize(("name", "orders"), [("P3", torch_orders), ("J2", our_orders)])
+def test_other_precisions_compute_the_same(
+    name: str, orders: Any, precision: Any, tolerance: float, dataset: Dataset, settings: Settings
+) -> None:
+    config = dataclasses.replace(settings.config, precision=precision)
+    program = start(row(name).variants[0], dataset, dataclasses.replace(settings, config=config))
+    (before,) = program.weights()
+    program.epoch()
+    (after,) = program.weights()
+    assert after["0.weight"].dtype == ("float64" if precision == "float64" else "float32")
+    (order,) = orders(len(dataset.train.labels), 1)
+    reached = distance(after, replay(before, dataset, order, config), before)
+    assert reached < tolerance
+    assert precision == "float64" or reached > EXACT  # it is no float32 under another name
