@@ -74,7 +74,11 @@ def compile_chunks(
     optimizer = optimizer or make_optimizer(config, steps_per_epoch(config, n))
     place = sharding.replicated(mesh)
     images_and_labels = [
-        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
+        # On the device wide labels are JAX's own integers.
+        jax.ShapeDtypeStruct(
+            array.shape, jax.dtypes.canonicalize_dtype(array.dtype), sharding=place
+        )
+        for array in train
     ]
     cuts = _cuts(config, n, chunk, progress.step) + _cuts(config, n, chunk, 0)
     programs = {
