@@ -116,7 +116,11 @@ def lower_chunk(
     n = len(train.labels)
     place = sharding.replicated(mesh)
     images_and_labels = [
-        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
+        # On the device wide labels are JAX's own integers.
+        jax.ShapeDtypeStruct(
+            array.shape, jax.dtypes.canonicalize_dtype(array.dtype), sharding=place
+        )
+        for array in train
     ]
     return train_steps.lower(
         progress.state,
