@@ -13,7 +13,9 @@ from flax_mnist.devices import runtime
 from flax_mnist.programs.estimate import Estimate, estimate
 from flax_mnist.show import terminal
 
-TARGETS = ("tpu-v5e", "tpu-v5e:2x2", "tpu-v5e:4x4", "tpu-v5e:8x8", "tpu-v5e:16x16")
+TARGETS = {
+    1: "tpu-v5e", 4: "tpu-v5e:2x2", 16: "tpu-v5e:4x4", 64: "tpu-v5e:8x8", 256: "tpu-v5e:16x16"
+}  # fmt: skip
 BATCHES = (64, 1024, 8192)
 MEMBERS = (64, 1024, 16_384)
 HEAD = ("what", "chips", "operations", "cycles", "us", "images/s", "bytes shared", "MB a chip")
@@ -35,13 +37,17 @@ def row(what: str, found: Estimate) -> tuple[str, ...]:
 
 
 def rows(batches: tuple[int, ...], members: tuple[int, ...]) -> Iterator[tuple[str, ...]]:
-    """A training at each batch size, then a sweep of so many members, on each target."""
+    """A training at each batch size, then a sweep of so many members, on each target.
+
+    A sweep has no use for more chips than it has members.
+    """
     for size in batches:
-        for target in TARGETS:
+        for target in TARGETS.values():
             yield row(f"batch {size:,}", estimate(Config(batch_size=size), target))
     for count in members:
-        for target in TARGETS:
-            yield row(f"sweep of {count:,}", estimate(Config(), target, count))
+        for chips, target in TARGETS.items():
+            if chips <= count:
+                yield row(f"sweep of {count:,}", estimate(Config(), target, count))
 
 
 def main() -> None:
