@@ -1,8 +1,13 @@
-"""What a developer runs before a commit: `nox`, or a part of it, such as `nox -s style tests`."""
+"""What a developer runs before a commit: `nox`, or a part of it, such as `nox -s style tests`.
+
+`newest`, `lowest` and `wheel` take longer: each makes an environment of its own in `.nox/`.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +21,30 @@ nox.options.sessions = ["style", "types", "layers", "docs", "tests"]
 def run(session: nox.Session, command: str, *more: str) -> None:
     """Runs a module of this environment, activated or not."""
     session.run(sys.executable, "-m", *command.split(), *more, external=True)
+
+
+def environment(session: nox.Session, python: str, *install: str) -> str:
+    """The interpreter of a new environment in `.nox/`, into which that is installed."""
+    path = Path(".nox", session.name).absolute()
+    run(session, "uv venv --quiet --clear --python", python, str(path))
+    interpreter = str(path / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    run(session, "uv pip install --quiet --compile-bytecode --python", interpreter, *install)
+    return interpreter
+
+
+def pythons() -> list[str]:
+    """The interpreters of this machine that the project admits, on PATH and pyenv's, by version."""
+    named = [shutil.which(f"python3.{minor}") for minor in range(11, 20)]
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    paths = [sys.executable, *filter(None, named), *map(str, pyenv.glob("versions/*/bin/python"))]
+    say = "import sys; print(*sys.version_info[:2])"
+    found = {}
+    for path in paths:  # a shim of pyenv's may start nothing
+        said = subprocess.run([path, "-c", say], capture_output=True, text=True, check=False)
+        version = tuple(map(int, said.stdout.split()))
+        if version >= (3, 11):
+            found.setdefault(version, path)
+    return [path for _, path in sorted(found.items())]
 
 
 @nox.session
@@ -85,3 +114,26 @@ def accelerators(session: nox.Session, plugin: str) -> None:
         *("python", "-m", "pytest", "tests/programs/test_accelerators.py"),
         *("tests/devices/test_targets.py", *session.posargs),
     )
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """The tests, without PyTorch, with the newest of everything on the newest Python there is."""
+    python = environment(session, pythons()[-1], "-e", ".[dev]")
+    session.run(python, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The tests, without PyTorch, with the lowest versions that pyproject.toml admits."""
+    python = environment(session, pythons()[0], "--resolution", "lowest-direct", "-e", ".[dev]")
+    session.run(python, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The wheel in an environment that has nothing else: each command of the README."""
+    folder = Path(".nox/dist")
+    run(session, "uv build --quiet --wheel --clear --out-dir", str(folder))
+    python = environment(session, sys.executable, *map(str, folder.glob("*.whl")))
+    run(session, "tests.installed", python)

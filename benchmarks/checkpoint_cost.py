@@ -4,15 +4,17 @@ One run trains on, by turns without and with a checkpoint after each epoch, and 
 `flax-mnist train` does: metrics and weights are written, the test images scored.
 """
 
-import argparse
-import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import entry
+from benchmarks.entry import require_at_least
 from benchmarks.tables.statistics import estimate
 from flax_mnist.config import CheckpointPolicy, Config
+from flax_mnist.data import default_dir
 from flax_mnist.data.dataset import Dataset, load_dataset
 from flax_mnist.runs.observers import Observer
 from flax_mnist.runs.training import train
@@ -41,30 +43,35 @@ def turn(policy: CheckpointPolicy, dataset: Dataset, folder: Path, epochs: int) 
     return (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoint_cost")
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each kind")
-    parser.add_argument("--epochs", type=int, default=5, help="timed epochs a turn")
-    parser.add_argument("--data-dir", default=os.environ.get("FLAX_MNIST_DATA_DIR"))
-    arguments = parser.parse_args(argv)
-    dataset = load_dataset("mnist" if arguments.data_dir else "synthetic", arguments.data_dir)
+def main(rounds: int = 20, epochs: int = 5, data_dir: Path | None = None) -> None:
+    """Measures what a checkpoint an epoch costs.
+
+    Args:
+        rounds: turns of each kind.
+        epochs: timed epochs a turn.
+        data_dir: MNIST; without it, and without FLAX_MNIST_DATA_DIR, drawn digits.
+    """
+    require_at_least(1, "rounds", rounds)
+    require_at_least(1, "epochs", epochs)
+    data_dir = data_dir or default_dir.named()
+    dataset = load_dataset("mnist" if data_dir else "synthetic", data_dir)
     seconds: dict[str, list[float]] = {kind: [] for kind in POLICIES}
     with tempfile.TemporaryDirectory() as name:
-        epochs = 0
-        for number in range(arguments.rounds):
+        trained = 0
+        for number in range(rounds):
             # ABBA: a machine that slows down favours neither.
             for kind in list(POLICIES)[:: 1 if number % 2 == 0 else -1]:
-                epochs += arguments.epochs + 1
-                seconds[kind].append(turn(POLICIES[kind], dataset, Path(name) / "run", epochs))
+                trained += epochs + 1
+                seconds[kind].append(turn(POLICIES[kind], dataset, Path(name) / "run", trained))
     without, with_ = seconds.values()
     ratio = estimate([b / a for a, b in zip(without, with_, strict=True)])
     percent = [f"{100 * (value - 1):+.1f}" for value in ratio]
     print(
         f"an epoch: {statistics.median(without):.4f} s without, {statistics.median(with_):.4f} s "
         f"with a checkpoint; {percent[0]} % (95 % {percent[1]} to {percent[2]} %, "
-        f"{arguments.rounds} pairs of {arguments.epochs} epochs)"
+        f"{rounds} pairs of {epochs} epochs)"
     )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(entry.run(main, "python -m benchmarks.checkpoint_cost"))

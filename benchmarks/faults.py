@@ -1,12 +1,11 @@
 """Does to runs what happens to runs, and counts what they survive: `python -m benchmarks.faults`.
 
 Runs are killed with SIGKILL at random moments, and within a save, and resumed until they are done,
-checkpoints have bits flipped and files cut short, disks are full. Each run must end with the
-weights, bit for bit, of one that was left in peace, or say loudly that it cannot. A killed one must
-go on from the newest checkpoint there is. It takes Linux.
+checkpoints have bits flipped and files cut short, disks are full; sweeps are killed. Each must end
+with the weights and metrics, bit for bit, of one that was left in peace, or say loudly that it
+cannot. A killed one must go on from the newest checkpoint there is. It takes Linux.
 """
 
-import argparse
 import io
 import os
 import random
@@ -21,37 +20,86 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
+from typing import NamedTuple
 
+from benchmarks import entry
+from benchmarks.entry import require_at_least
 from flax_mnist.cli.main import main as run_in_this_process
+from flax_mnist.errors import RequestError
 from flax_mnist.show import text
 from flax_mnist.store import checkpoint, run_folder
 from flax_mnist.store.metrics import read_metrics
+from flax_mnist.store.sweep_folder import read_rows
 
 SURVIVED, REFUSED, WRONG, LOST = "survived", "refused loudly", "silently wrong", "lost"
 OUTCOMES = (SURVIVED, REFUSED, WRONG, LOST)
-FLAGS = ("train", "--dataset", "synthetic", "--checkpoint-every", "40steps")
 EPOCHS = 3
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
-    parser.add_argument("--kills", type=int, default=100, help="runs killed with SIGKILL")
-    parser.add_argument("--saves", type=int, default=20, help="runs killed within a save")
-    parser.add_argument("--damages", type=int, default=200, help="bits flipped and files cut short")
-    parser.add_argument("--full-disks", type=int, default=20, help="runs whose disk is full")
-    parser.add_argument("--seed", type=int, default=0, help="decides what happens when")
-    args = parser.parse_args(argv)
+class Kind(NamedTuple):
+    """What is trained."""
+
+    begin: tuple[str, ...]  #: The command line, but for folder and epochs.
+    settings: str  #: The file that is there once it can go on.
+    result: Callable[[Path], object]  #: What must not depend on what has happened.
+
+
+def result_of_run(path: Path) -> object:
+    rows = [row[: row._fields.index("seconds")] for row in read_metrics(path)]
+    return rows, (path / run_folder.WEIGHTS).read_bytes()
+
+
+def result_of_sweep(path: Path) -> object:
+    rows = [(what, row[: row._fields.index("seconds")]) for what, row in read_rows(path)]
+    return rows, (path / run_folder.OUTCOMES).read_bytes(), result_of_run(path / run_folder.BEST)
+
+
+_FLAGS = ("--dataset", "synthetic", "--checkpoint-every", "40steps")
+_MEMBERS = ("--learning-rates", "0.003", "0.03", "--seeds", "3", "--hidden-sizes", "16")
+RUN = Kind(("train", *_FLAGS), run_folder.CONFIG, result_of_run)
+SWEEP = Kind(
+    ("sweep", *_FLAGS, *_MEMBERS, "--group-size", "2"), run_folder.SWEEP_CONFIG, result_of_sweep
+)
+
+
+def main(
+    kills: int = 100,
+    sweeps: int = 30,
+    saves: int = 20,
+    damages: int = 200,
+    full_disks: int = 20,
+    seed: int = 0,
+) -> int:
+    """Does to runs what happens to runs, and counts what they survive.
+
+    Args:
+        kills: runs killed with SIGKILL.
+        sweeps: sweeps killed likewise.
+        saves: runs killed within a save.
+        damages: bits flipped and files cut short.
+        full_disks: runs whose disk is full.
+        seed: decides what happens when.
+
+    Returns:
+        0 if nothing was lost or silently wrong, otherwise 1.
+    """
     if sys.platform != "linux":
-        parser.error("only Linux limits another process's files, and says when one has stopped.")
+        only = "only Linux limits another process's files, and says when one has stopped"
+        raise RequestError(f"faults: {only}.")
+    counts = {"kills": kills, "sweeps": sweeps, "saves": saves, "damages": damages}
+    for name, times in {**counts, "full-disks": full_disks}.items():
+        require_at_least(0, name, times)
     with tempfile.TemporaryDirectory() as name:
-        runs = Campaign(Path(name), random.Random(args.seed))
-        half = args.damages // 2
+        chance = random.Random(seed)
+        of_runs, of_sweeps = (Campaign(Path(name), chance, kind) for kind in (RUN, SWEEP))
+        half = damages // 2
         campaign: list[tuple[str, int, Callable[[], str]]] = [
-            ("SIGKILL, resumed until done", args.kills, lambda: killed(runs, at_some_moment)),
-            ("SIGKILL within a save, resumed", args.saves, lambda: killed(runs, within_a_save)),
-            ("bits flipped in checkpoints", args.damages - half, lambda: damaged(runs, flip)),
-            ("files of checkpoints cut short", half, lambda: damaged(runs, truncate)),
-            ("disk full, then resumed", args.full_disks, lambda: full_disk(runs)),
+            ("SIGKILL, resumed until done", kills, lambda: killed(of_runs, at_some_moment)),
+            ("SIGKILL within a save, resumed", saves, lambda: killed(of_runs, within_a_save)),
+            ("bits flipped in checkpoints", damages - half, lambda: damaged(of_runs, flip)),
+            ("files of checkpoints cut short", half, lambda: damaged(of_runs, truncate)),
+            ("disk full, then resumed", full_disks, lambda: full_disk(of_runs)),
+            ("SIGKILL of a sweep, resumed", sweeps, lambda: killed(of_sweeps, at_some_moment)),
         ]
         rows: list[tuple[str, ...]] = [("fault", "times", *OUTCOMES)]
         bad = 0
@@ -68,21 +116,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class Campaign:
-    """The run that is left in peace, what it takes to start others like it, and to judge them."""
+    """What is left in peace, what it takes to start others like it, and to judge them."""
 
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.folder, self.chance = folder, chance
-        self.peace = folder / "peace"
-        self.succeed(self.peace, EPOCHS)
+    def __init__(self, folder: Path, chance: random.Random, kind: Kind) -> None:
+        self.folder, self.chance, self.kind = folder / kind.begin[0], chance, kind
+        self.peace, self.stopped = self.folder / "peace", self.folder / "stopped"
+        self.succeed(self.peace)
         start = time.perf_counter()
-        self.succeed(folder / "again", EPOCHS)
+        self.succeed(self.folder / "again")
         #: Seconds; of a process that finds its programs compiled.
         self.lifetime = time.perf_counter() - start
-        self.stopped = folder / "stopped"
-        self.succeed(self.stopped, EPOCHS - 1)
 
-    def succeed(self, path: Path, epochs: int) -> None:
-        subprocess.run(command(path, epochs), check=True, stdout=subprocess.DEVNULL)
+    def succeed(self, path: Path, epochs: int = EPOCHS) -> None:
+        command = self.command(path, epochs)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def command(self, path: Path, epochs: int = EPOCHS) -> list[str]:
+        """Starts one, or goes on with it."""
+        flags = ["--run-dir", str(path), "--epochs", str(epochs)]
+        name, *begin = self.kind.begin
+        begun = (path / self.kind.settings).exists()
+        return [
+            sys.executable,
+            "-m",
+            "flax_mnist",
+            name,
+            *(["--resume"] if begun else begin),
+            *flags,
+        ]
 
     def fresh(self) -> Path:
         """Where a run has not been yet."""
@@ -91,22 +152,8 @@ class Campaign:
         return path
 
     def is_right(self, path: Path) -> bool:
-        """Whether a run ended as the one that was left in peace."""
-
-        def metrics(run: Path) -> list[tuple[object, ...]]:
-            return [row[: row._fields.index("seconds")] for row in read_metrics(run)]
-
-        weights, expected = (run / run_folder.WEIGHTS for run in (path, self.peace))
-        is_same = weights.read_bytes() == expected.read_bytes()
-        return is_same and metrics(path) == metrics(self.peace)
-
-
-def command(path: Path, epochs: int) -> list[str]:
-    """Starts a run, or goes on with it."""
-    flags = ["--run-dir", str(path), "--epochs", str(epochs)]
-    if (path / run_folder.CONFIG).exists():
-        return [sys.executable, "-m", "flax_mnist", "train", "--resume", *flags]
-    return [sys.executable, "-m", "flax_mnist", *FLAGS, *flags]
+        """Whether it ended as the one that was left in peace."""
+        return self.kind.result(path) == self.kind.result(self.peace)
 
 
 #: Returns when a process shall be killed, or has ended before.
@@ -114,15 +161,15 @@ Wait = Callable[[subprocess.Popen[bytes], Campaign, Path], None]
 
 
 def killed(runs: Campaign, wait: Wait) -> str:
-    """A run is killed up to three times; then it may end."""
+    """One is killed up to three times; then it may end."""
     path = runs.fresh()
     for _ in range(runs.chance.randint(1, 3)):
-        process = subprocess.Popen(command(path, EPOCHS), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(runs.command(path), stdout=subprocess.DEVNULL)
         wait(process, runs, path)
         process.kill()
         process.wait()
     kept = max(checkpoint.steps(path), default=0)
-    done = subprocess.run(command(path, EPOCHS), stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(runs.command(path), stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode or begun_after(done.stdout) < kept:
         return LOST
     return SURVIVED if runs.is_right(path) else WRONG
@@ -165,6 +212,8 @@ def begun_after(said: str) -> int:
 
 def damaged(runs: Campaign, damage: Callable[[bytes, random.Random], bytes]) -> str:
     """Some files of a stopped run's checkpoints are damaged; then the run is resumed."""
+    if not runs.stopped.exists():
+        runs.succeed(runs.stopped, EPOCHS - 1)
     path = runs.fresh()
     shutil.copytree(runs.stopped, path)
     files = sorted((path / checkpoint.FOLDER).rglob("*"))
@@ -172,7 +221,7 @@ def damaged(runs: Campaign, damage: Callable[[bytes, random.Random], bytes]) -> 
     for file in runs.chance.sample(full, runs.chance.randint(1, len(full))):
         file.write_bytes(damage(file.read_bytes(), runs.chance))
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as said:
-        code = run_in_this_process(command(path, EPOCHS)[3:])
+        code = run_in_this_process(runs.command(path)[3:])
     if code:
         return REFUSED if said.getvalue() else LOST
     return SURVIVED if runs.is_right(path) else WRONG
@@ -193,7 +242,7 @@ def full_disk(runs: Campaign) -> str:
     path = runs.fresh()
     limit = int(10 ** runs.chance.uniform(1, 5.6))
     process = subprocess.Popen(
-        command(path, EPOCHS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        runs.command(path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     import resource  # not on Windows
 
@@ -201,9 +250,9 @@ def full_disk(runs: Campaign) -> str:
     _, said = process.communicate()
     if process.returncode != 1 or "Traceback" in said or not said:
         return WRONG
-    done = subprocess.run(command(path, EPOCHS), stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run(runs.command(path), stdout=subprocess.DEVNULL, check=False)
     return SURVIVED if not done.returncode and runs.is_right(path) else LOST
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry.run(main, "python -m benchmarks.faults"))

@@ -1,10 +1,13 @@
 """The rows of the table: what runs, how it may be tuned, and what it needs."""
 
 import dataclasses
+import difflib
 import importlib.util
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+from flax_mnist.errors import RequestError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Row:
     variants: tuple[Variant, ...]
     quick: bool = False  #: Whether `--quick` has it.
 
+    @property
+    def rank(self) -> int:
+        """When it is started: where time is short, the last ones are left out."""
+        return FIRST.index(self.name) if self.name in FIRST else len(FIRST)
+
     def candidates(self, cores: int, device: str) -> list[tuple[Variant, int]] | str:
         """Variants and numbers of threads to try; where there are none, the reason."""
         reasons = [variant.missing(cores) for variant in self.variants]
@@ -57,7 +65,9 @@ class Row:
         ]
 
 
+FIRST = ("J2", "P3", "G1", "N1", "P1", "J1", "G2", "J4")  #: Rows without which a table says little.
 LOOPS = "benchmarks.loops"
+PEERS = "benchmarks.loops.peers"
 
 
 def _pytorch(name: str, label: str | None = None, **options: Any) -> Variant:
@@ -76,7 +86,13 @@ def _ours(name: str, label: str | None = None, **options: Any) -> Variant:
 
 def _keras(steps: int) -> Variant:
     options, label = {"steps_per_execution": steps}, f"{steps} steps a call"
-    return Variant(f"{LOOPS}.keras_on_jax:Fit", options, ("keras", "jax"), label=label)
+    return Variant(f"{PEERS}.keras_on_jax:Fit", options, ("keras", "jax"), label=label)
+
+
+def _peer(entry: str, *needs: str, tune: bool = False, **options: str) -> Variant:
+    """One that needs these packages; of several, told apart by what its only option says."""
+    label = next(iter(options.values()), None)
+    return Variant(f"{PEERS}.{entry}", options, needs, tune, label)
 
 
 def _ceiling(name: str, tune: bool = False, **options: Any) -> tuple[Variant, ...]:
@@ -98,7 +114,16 @@ _LESS_OVERHEAD = (_pytorch("Compiled", mode="reduce-overhead"),)
 _MANY = (_ours("ManyModels", "one vmap"), _ours("ModelsByCore", "a core for each"))
 _BFLOAT16 = (_ours("EpochScan", precision="bfloat16"),)
 _NUMPY = (Variant("benchmarks.loops.numpy_backprop:Backpropagation", tune_threads=True),)
-_TINYGRAD = (Variant("benchmarks.loops.tinygrad_jit:Jit", needs=("tinygrad",)),)
+_TINYGRAD = (_peer("tinygrad_jit:Jit", "tinygrad"),)
+_KERAS_ON_TORCH = (_peer("keras_on_torch:Fit", "keras", "torch", tune=True),)
+_NNX = tuple(_peer("flax_nnx:Loop", "flax", how=how) for how in ("jit", "cached", "scan"))
+_EQUINOX = tuple(_peer("equinox_optax:Loop", "equinox", how=how) for how in ("jit", "scan"))
+_LIGHTNING = tuple(
+    _peer("pytorch_lightning:Fit", "lightning", tune=True, batches=batches)
+    for batches in ("collated", "whole")
+)
+_SCIKIT_LEARN = (_peer("scikit_learn:PartialFit", "sklearn", tune=True),)
+_LIBTORCH = (_peer("libtorch:InCpp", "torch", tune=True),)
 _LARGE_PRODUCT = _ceiling("LargeProduct", size=PEAK_SIZE)
 
 ROWS: tuple[Row, ...] = (
@@ -119,8 +144,30 @@ ROWS: tuple[Row, ...] = (
     Row("J6", "J2 in TF32", "labelled", "ours", (_ours("FrameworkPrecision"),)),
     Row("N1", "NumPy, by hand", "headline", "peers", _NUMPY, quick=True),
     Row("K1", "Keras 3 on JAX", "headline", "peers", (_keras(1), _keras(32))),
+    Row("K2", "Keras 3 on PyTorch", "headline", "peers", _KERAS_ON_TORCH),
+    Row("F1", "Flax NNX", "headline", "peers", _NNX),
+    Row("E1", "Equinox + optax", "headline", "peers", _EQUINOX),
+    Row("L1", "PyTorch Lightning", "headline", "peers", _LIGHTNING),
+    Row("C1", "LibTorch in C++", "headline", "peers", _LIBTORCH),
+    Row("S1", "scikit-learn", "headline", "peers", _SCIKIT_LEARN),
     Row("T1", "tinygrad", "headline", "peers", _TINYGRAD),
     Row("G1", "the eight products", "ceiling", "ceilings", _ceiling("Products", True), quick=True),
     Row("G2", "a large product", "ceiling", "ceilings", _LARGE_PRODUCT, quick=True),
     Row("G3", "a large copy", "ceiling", "ceilings", _ceiling("Copy", size=COPY_SIZE)),
 )
+
+
+def named(words: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of these names, in any case, in the order of the table.
+
+    Raises:
+        RequestError: there is none of a name.
+    """
+    by_name = {row.name: row for row in ROWS}
+    for word in words:
+        if word.upper() not in by_name:
+            meant = difflib.get_close_matches(word.upper(), by_name, n=1)
+            hint = f"Did you mean {meant[0]}?" if meant else f"There are {', '.join(by_name)}."
+            raise RequestError(f"--rows {word}: there is no such row. {hint}")
+    wanted = {word.upper() for word in words}
+    return tuple(row for row in ROWS if row.name in wanted)

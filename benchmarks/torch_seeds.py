@@ -10,12 +10,14 @@ the other take five minutes.
 import json
 import platform
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
+from benchmarks import entry
+from benchmarks.entry import require_at_least
 from benchmarks.equivalence import stored_runs
 from benchmarks.equivalence.sides import torch_weights
 from benchmarks.equivalence.torch_reference import dataloader_order
@@ -67,6 +69,8 @@ def main(
         seeds: how many runs.
         threads: PyTorch's; a step is too small to gain from more than one.
     """
+    require_at_least(1, "threads", threads)
+    require_at_least(1, "seeds", seeds)
     torch.set_num_threads(threads)
     data = load_dataset(dataset, data_dir)
     results = stored_runs.read() | {data.name: torch_seeds(data, seeds)}
@@ -74,4 +78,4 @@ def main(
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    sys.exit(entry.run(main, "python -m benchmarks.torch_seeds"))

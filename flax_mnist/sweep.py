@@ -1,58 +1,27 @@
 """Many networks at once: each member of a sweep is what the single run of its config would be.
 
-Members differ in learning rate, momentum and seed alone, so that one compiled program trains them
-all: the first two are leaves of the optimizer's state, the seed is in the weights and the order.
+Members of one network and batch size differ in learning rate, momentum and seed alone, so that one
+compiled program trains them all: the first two are leaves of the optimizer's state, the seed is in
+the weights and the order. Other networks and batch sizes have a program of their own.
 
 In float64 a member equals its single run within 1e-12. In float32 they had the same bits on a CPU,
 which trains one after the other; under `vmap` they round otherwise: up to 1e-5 after 32 steps.
 """
 
 import dataclasses
-import itertools
-import math
-import statistics
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from numpy.typing import NDArray
 
 from flax_mnist.config import Config
-from flax_mnist.errors import RequestError
-from flax_mnist.model import Params, make_model
-from flax_mnist.train import State, init_state, make_optimizer, train_epoch
+from flax_mnist.train import State, init_state
 
-MAX_SEEDS = 100_000  #: More than this is taken for a slip: they would train for a day.
-
-
-def combinations(
-    config: Config, learning_rates: Sequence[float], momenta: Sequence[float], seeds: int
-) -> list[Config]:
-    """The members: each learning rate with each momentum and each seed, from `config.seed` on.
-
-    Raises:
-        RequestError: there are none, a value is out of its range, or members would not all be
-            trained on all images for all epochs.
-    """
-    for name in ("validation", "patience", "until_accuracy"):
-        if getattr(config, name):
-            raise RequestError(f"{name.replace('_', '-')}: not in a sweep. Leave it out.")
-    counts = {"learning-rates": len(learning_rates), "momenta": len(momenta), "seeds": seeds}
-    for name, count in counts.items():
-        if count < 1:
-            raise RequestError(f"{name}: there must be at least 1.")
-    if seeds > MAX_SEEDS:
-        raise RequestError(f"seeds is {seeds:,}; it must be at most {MAX_SEEDS:,}.")
-    settings = itertools.product(dict.fromkeys(learning_rates), dict.fromkeys(momenta))
-    return [
-        dataclasses.replace(config, learning_rate=rate, momentum=momentum, seed=config.seed + i)
-        for rate, momentum in settings
-        for i in range(seeds)
-    ]
+Stacked = TypeVar("Stacked")  #: Any pytree of arrays.
 
 
 def stacked_states(
@@ -82,46 +51,45 @@ def stacked_states(
     return stacked
 
 
-def train_member(
-    member: tuple[State, Array], images: Array, labels: Array, *, template: Config
-) -> tuple[State, Array]:
-    """`train_epoch` of a member: its state and the order in which it sees the images."""
-    state, order = member
-    size = template.batch_size
-    model, optimizer = make_model(template), make_optimizer(template, math.ceil(len(order) / size))
-    after: tuple[State, Array] = train_epoch(
-        state, images, labels, order, model=model, optimizer=optimizer, batch_size=size
-    )
-    return after
-
-
-def for_each(function: Callable[..., Any], mesh: Mesh, together: bool) -> Any:
-    """`function(member, *shared)` for many members, compiled.
+def for_each(
+    function: Callable[..., Any],
+    mesh: Mesh,
+    together: bool,
+    own: int = 1,
+    options: dict[str, Any] | None = None,
+    donated: Sequence[int] = (),
+) -> Any:
+    """`function(*own, *shared)` for many members, compiled.
 
     Args:
-        function: of one member and what all have in common.
-        mesh: the devices over which the members, `[members, ...]`, are spread.
+        function: of what a member has of its own, and of what all have in common.
+        mesh: the devices over which the members are spread. No device waits for another.
         together: a device takes each step for all its members at once, by `vmap`. Otherwise it
             trains one after the other, which suits the core of a CPU.
+        own: how many of the arguments, the first ones, are the members': `[members, ...]`.
+        options: what the compiler is told.
+        donated: of which of them the memory may be used again.
     """
 
-    def on_a_device(members: Any, *shared: Array) -> Any:
-        def one(member: Any) -> Any:
-            return function(member, *shared)
+    def on_a_device(*arguments: Any) -> Any:
+        members, shared = arguments[:own], arguments[own:]
+
+        def one(member: Sequence[Any]) -> Any:
+            return function(*member, *shared)
 
         return jax.vmap(one)(members) if together else jax.lax.map(one, members)
 
-    def spread(members: Any, *shared: Array) -> Any:
-        own, common = PartitionSpec("members"), PartitionSpec()
+    def spread(*arguments: Any) -> Any:
+        mine, common = PartitionSpec("members"), PartitionSpec()
         return jax.shard_map(
             on_a_device,
             mesh=mesh,
-            in_specs=(own, *[common] * len(shared)),
-            out_specs=own,
+            in_specs=(*[mine] * own, *[common] * (len(arguments) - own)),
+            out_specs=mine,
             check_vma=False,  # it would have every loop say that devices do not share its values
-        )(members, *shared)
+        )(*arguments)
 
-    return jax.jit(spread)
+    return jax.jit(spread, compiler_options=options, donate_argnums=donated)
 
 
 def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
@@ -129,53 +97,17 @@ def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
     return NamedSharding(mesh, PartitionSpec("members")), NamedSharding(mesh, PartitionSpec())
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What has become of a setting: of its members, which differ in their seeds alone."""
+def spread_out(make: Callable[[slice], Stacked], lanes: int, own: NamedSharding) -> Stacked:
+    """A pytree of arrays `[lanes, ...]`, spread over the devices of all processes.
 
-    learning_rate: float
-    momentum: float
-    diverged: int = 0  #: Members that did. All else is of the others.
-    test_losses: list[float] = dataclasses.field(default_factory=list)
-    test_accuracies: list[float] = dataclasses.field(default_factory=list)
-    #: The sum of theirs, of the test images' classes: `[n, 10]`.
-    probabilities: NDArray[np.floating] | float = 0.0
-    best: tuple[Config, Params] | None = None  #: The one with the lowest test loss.
+    Each process makes, on its host, the lanes of its own devices alone: `make` is given which.
+    """
+    parts = own.addressable_devices_indices_map((lanes,))
+    made = [jax.device_put(make(part[0]), device) for device, part in parts.items() if part]
 
-    def add(
-        self,
-        config: Config,
-        test_loss: float,
-        test_accuracy: float,
-        params: Params,
-        probabilities: NDArray[np.floating],
-    ) -> None:
-        """Adds a member, which diverged if its loss is NaN.
+    def joined(*leaves: Array) -> Array:
+        shape = (lanes, *leaves[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, own, list(leaves))
 
-        Its parameters are on the host, and copied where they are kept; its probabilities are of
-        the classes of the test images, `[n, 10]`.
-        """
-        if math.isnan(test_loss):
-            self.diverged += 1
-            return
-        if test_loss < min(self.test_losses, default=math.inf):
-            # A copy: a view would keep the whole group in memory.
-            self.best = config, jax.tree.map(np.array, params)
-        self.test_losses.append(test_loss)
-        self.test_accuracies.append(test_accuracy)
-        self.probabilities = self.probabilities + probabilities
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """The lower the better: first how many diverged, then the mean test loss."""
-        return self.diverged, statistics.fmean(self.test_losses or [math.inf])
-
-    def ensemble_accuracy(self, labels: NDArray[np.int32]) -> float:
-        """Share of the test images that the mean of the probabilities classifies rightly."""
-        return float(np.mean(np.argmax(self.probabilities, axis=-1) == labels))
-
-
-def outcomes_of(members: Iterable[Config]) -> dict[tuple[float, float], Outcome]:
-    """One for each learning rate and momentum, with nothing in it yet."""
-    settings = dict.fromkeys((config.learning_rate, config.momentum) for config in members)
-    return {setting: Outcome(*setting) for setting in settings}
+    tree: Stacked = jax.tree.map(joined, *made)
+    return tree

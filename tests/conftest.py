@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 # The tests compare bits and tolerances that hold on a CPU; subprocesses inherit it.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What a library will do away with fails in them, too, as `filterwarnings` has it here.
+os.environ["PYTHONWARNINGS"] = "error::DeprecationWarning,error::PendingDeprecationWarning"
 # It names the real digits for the tests that want them; commands would take them always.
 MNIST = os.environ.get("FLAX_MNIST_DATA_DIR")
 
@@ -88,6 +92,23 @@ def weights(tmp_path: Path) -> Path:
     """Untrained weights in a file, for a test's own."""
     save_weights(tmp_path / "weights.safetensors", init_state(Config()).params)
     return tmp_path / "weights.safetensors"
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """PyTorch, for a test that needs it; the extra `dev` does without.
+
+    On one thread: several wait for each other where other tests run beside these.
+    """
+    module: ModuleType = pytest.importorskip("torch")
+    module.set_num_threads(1)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tutorial(torch: ModuleType) -> ModuleType:
+    """The tutorial in PyTorch."""
+    return importlib.import_module("benchmarks.equivalence.torch_reference")
 
 
 @pytest.fixture(scope="session")

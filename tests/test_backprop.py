@@ -8,12 +8,13 @@ of each gradient: single entries may cancel to almost nothing, where no relative
 import inspect
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 
 from flax_mnist import backprop
 
@@ -78,7 +79,7 @@ def jax_mlp_loss(params: Layers, images: jax.Array, labels: jax.Array) -> jax.Ar
 
 
 def torch_gradients(
-    model: torch.nn.Sequential, params: Layers, criterion: Callable[[], torch.Tensor]
+    torch: ModuleType, model: Any, params: Layers, criterion: Callable[[], Any]
 ) -> tuple[np.ndarray, Layers]:
     """``criterion()`` with ``params`` in the Linear layers of ``model``, and its gradients."""
     linears = [layer for layer in model if isinstance(layer, torch.nn.Linear)]
@@ -93,16 +94,16 @@ def torch_gradients(
 
 
 def torch_mlp_gradients(
-    params: Layers, images: np.ndarray, labels: np.ndarray
+    torch: ModuleType, params: Layers, images: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, Layers]:
-    layers: list[torch.nn.Module] = []
+    layers: list[Any] = []
     for kernel, _ in params:
         layers += [torch.nn.Linear(*kernel.shape), torch.nn.ReLU()]
     layers[-1] = torch.nn.LogSoftmax(dim=1)
     model = torch.nn.Sequential(*layers).double()
     criterion = torch.nn.NLLLoss()
     return torch_gradients(
-        model, params, lambda: criterion(model(torch.tensor(images)), torch.tensor(labels))
+        torch, model, params, lambda: criterion(model(torch.tensor(images)), torch.tensor(labels))
     )
 
 
@@ -138,13 +139,14 @@ def test_two_layers_against_jax_grad() -> None:
     assert_close(backprop.two_layer_gradients(params, x, y), expected)
 
 
-def test_two_layers_against_torch() -> None:
+def test_two_layers_against_torch(torch: ModuleType) -> None:
     params, x, y = two_layer_problem()
     model = torch.nn.Sequential(
         torch.nn.Linear(7, 5), torch.nn.Sigmoid(), torch.nn.Linear(5, 3)
     ).double()
     # MSELoss divides by all 3 columns too, and leaves out the tutorial's 1/2.
     expected = torch_gradients(
+        torch,
         model,
         params,
         lambda: torch.nn.MSELoss()(model(torch.tensor(x)), torch.tensor(y)) * (3 / 2),
@@ -175,9 +177,9 @@ def test_mlp_against_jax_grad(sizes: tuple[int, ...], n: int) -> None:
 
 
 @mlp_sizes
-def test_mlp_against_torch(sizes: tuple[int, ...], n: int) -> None:
+def test_mlp_against_torch(torch: ModuleType, sizes: tuple[int, ...], n: int) -> None:
     params, images, labels = mlp_problem(*sizes, n=n)
-    expected = torch_mlp_gradients(params, images, labels)
+    expected = torch_mlp_gradients(torch, params, images, labels)
     assert_close(backprop.mlp_gradients(params, images, labels), expected)
 
 
@@ -196,7 +198,7 @@ def test_mlp_against_finite_differences() -> None:
     assert_close(backprop.mlp_gradients(params, images, labels)[1], expected)
 
 
-def test_relu_has_slope_0_at_0_as_in_torch_and_jax() -> None:
+def test_relu_has_slope_0_at_0_as_in_torch_and_jax(torch: ModuleType) -> None:
     params, images, labels = mlp_problem(6, 5, 4, 3, n=8)
     for kernel, bias in params[:-1]:
         kernel[:, 1], bias[1] = 0, 0
@@ -205,16 +207,16 @@ def test_relu_has_slope_0_at_0_as_in_torch_and_jax() -> None:
         assert not kernel[:, 1].any()
         assert bias[1] == 0
         assert np.delete(kernel, 1, axis=1).any()
-    assert_close(gradients, torch_mlp_gradients(params, images, labels)[1])
+    assert_close(gradients, torch_mlp_gradients(torch, params, images, labels)[1])
     assert_close(gradients, jax.grad(jax_mlp_loss)(params, images, labels))
 
 
-def test_large_logits_do_not_overflow() -> None:
+def test_large_logits_do_not_overflow(torch: ModuleType) -> None:
     params = ((np.eye(3), np.zeros(3)),)
     logits, labels = np.array([[2000.0, 0.0, -2000.0]]), np.array([1])
     assert_close(
         backprop.mlp_gradients(params, logits, labels),
-        torch_mlp_gradients(params, logits, labels),
+        torch_mlp_gradients(torch, params, logits, labels),
     )
 
 
@@ -236,7 +238,7 @@ def test_arrays_come_back_as_they_went_in(dtype: type[np.floating]) -> None:
             np.testing.assert_allclose(compiled, ours, rtol=0, atol=8 * np.finfo(dtype).eps)
 
 
-def test_gradient_descent_is_a_step_of_torch_sgd() -> None:
+def test_gradient_descent_is_a_step_of_torch_sgd(torch: ModuleType) -> None:
     params, images, labels = mlp_problem(6, 5, 4, n=3)
     gradients = backprop.mlp_gradients(params, images, labels)[1]
     stepped = backprop.gradient_descent(params, gradients, alpha=0.003)

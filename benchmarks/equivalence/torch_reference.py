@@ -3,7 +3,8 @@
 The tutorial is "Part 3 - Training Neural Networks" of Udacity's introduction to deep learning with
 PyTorch. Its lines stand here unchanged, cut into functions that tests and benchmarks can import.
 torchvision's dataset and transforms are written out, since it has no build for every PyTorch (its
-transforms are used where they can be imported, and a test shows that they make the same), and
+own are used where they can be imported; a test shows that they make the same, and
+`python -m benchmarks.stand_in` how fast ours are beside them), and
 any run can be handed its batches, since two programs compare only on the same ones. The tutorial is
 
     trainloader = tutorial_loader(images, labels)
@@ -66,6 +67,23 @@ class MNIST(Dataset[Sample]):
         return self.transform(self.to_picture(self.images[index])), int(self.labels[index])
 
 
+def tutorial_dataset(images: Images, labels: Labels) -> Dataset[Sample]:
+    """``datasets.MNIST`` over arrays: torchvision's where it can be imported, otherwise ours."""
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError):  # RuntimeError: it was built for another PyTorch
+        return MNIST(images, labels)
+
+    class OverArrays(datasets.MNIST):  # type: ignore[misc]
+        def __init__(self) -> None:
+            # Not MNIST's own, which looks for files.
+            datasets.VisionDataset.__init__(self, "", transform=torchvision_transform())
+            self.data, self.targets = torch.tensor(images), torch.tensor(labels)
+
+    samples: Dataset[Sample] = OverArrays()
+    return samples
+
+
 def tutorial_loader(
     images: Images,
     labels: Labels,
@@ -74,7 +92,7 @@ def tutorial_loader(
     **options: Any,
 ) -> DataLoader[Sample]:
     """The tutorial's ``trainloader``: shuffled, and the short last batch is kept."""
-    trainset = MNIST(images, labels)
+    trainset = tutorial_dataset(images, labels)
     return DataLoader(trainset, batch_size, shuffle=True, generator=generator, **options)
 
 

@@ -113,10 +113,17 @@ def float32_drift(runs: FourRuns, of: str) -> Drift:
 
 def jax_seeds(dataset: Dataset, seeds: Sequence[int], config: Config) -> list[Evaluation]:
     """Trains one network a seed, all at once; their test results [seeds] after each epoch."""
-    in_axes = (0, None, None)  # the images are everyone's
-    run = jax.jit(jax.vmap(functools.partial(sweep.train_member, template=config), in_axes))
-    score = functools.partial(evaluation.evaluate, model=model.make_model(config))
-    evaluate = jax.vmap(score, in_axes)
+    network = model.make_model(config)
+    epoch = functools.partial(
+        train.train_epoch,
+        model=network,
+        optimizer=train.make_optimizer(config),
+        batch_size=config.batch_size,
+    )
+    # The images are everyone's.
+    run = jax.jit(jax.vmap(epoch, in_axes=(0, None, None, 0)))
+    score = functools.partial(evaluation.evaluate, model=network)
+    evaluate = jax.vmap(score, in_axes=(0, None, None))
 
     members = [dataclasses.replace(config, seed=seed) for seed in seeds]
     state: Any = sweep.stacked_states(members, config)
@@ -124,7 +131,7 @@ def jax_seeds(dataset: Dataset, seeds: Sequence[int], config: Config) -> list[Ev
     scores, n = [], len(dataset.train.labels)
     for number in range(config.epochs):
         orders = np.stack([epoch_order(seed, number, n) for seed in seeds])
-        state, _ = run((state, orders), *train_data)
+        state, _ = run(state, *train_data, orders)
         scores.append(evaluate(state.params, *test_data))
     return scores
 

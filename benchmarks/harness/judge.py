@@ -70,12 +70,17 @@ def reference_of(rows: Iterable[dict[str, Any]], dataset: str, config: Config) -
     return None
 
 
-def is_valid(scores: Sequence[Sequence[float]], reference: Reference | None) -> bool | None:
-    """Whether every model came to what the reference came to; None where nothing can be said."""
+def is_valid(scores: Sequence[Sequence[float | None]], reference: Reference | None) -> bool | None:
+    """Whether every model came to what the reference came to; None where nothing can be said.
+
+    A loss that is not finite is None in a stored result.
+    """
     if not scores or reference is None:
         return None
     return all(
-        abs(loss - reference.loss) <= LOSS_TOLERANCE * reference.loss
+        loss is not None
+        and accuracy is not None
+        and abs(loss - reference.loss) <= LOSS_TOLERANCE * reference.loss
         and abs(accuracy - reference.accuracy) <= ACCURACY_TOLERANCE
         for loss, accuracy in scores
     )

@@ -1,9 +1,11 @@
 """The process of a row, seen from the one that measures; its own end is `worker.py`."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -18,7 +20,10 @@ from benchmarks.rows import Variant
 PATIENCE = 900.0  #: Seconds after which a process that has not answered is given up.
 #: Where a worker's standard error goes: libraries warn of much that is no row's fault.
 ERRORS = None if os.environ.get("BENCHMARKS_DEBUG") else subprocess.DEVNULL
-COMMON: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": ERRORS, "cwd": ROOT}
+#: In a group of its own: Ctrl-C is for the process that measures, which ends the others.
+COMMON: dict[str, Any] = {
+    "stdout": subprocess.PIPE, "stderr": ERRORS, "cwd": ROOT, "start_new_session": True,
+}  # fmt: skip
 
 
 class RowError(Exception):
@@ -36,14 +41,20 @@ class Process:
         RowError: it could not prepare it.
     """
 
-    def __init__(self, variant: Variant, threads: int, settings: Settings) -> None:
+    def __init__(
+        self, variant: Variant, threads: int, settings: Settings, timeout: float = PATIENCE
+    ) -> None:
         job, variables = command(variant, settings), environment(threads, settings)
         self.process = subprocess.Popen(job, stdin=subprocess.PIPE, env=variables, **COMMON)
         # A thread, since a pipe that is waited for with a time-out is what Windows lacks.
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read_lines, daemon=True)
         self._reader.start()
-        self.first = self._read(PATIENCE)  #: What it said when it was ready: times, and more.
+        try:
+            self.first = self._read(timeout)  #: What it said when it was ready: times, and more.
+        except BaseException:  # a signal, for one
+            self.close()
+            raise
 
     def ask(self, timeout: float = PATIENCE, **request: Any) -> dict[str, Any]:
         """Its answer to a request.
@@ -67,10 +78,10 @@ class Process:
 
     def _read(self, timeout: float) -> dict[str, Any]:
         try:
-            line = self._lines.get(timeout=timeout)
+            line = self._lines.get(timeout=max(0.0, timeout))
         except queue.Empty:
             self.close()
-            raise RowError("failed", f"no answer within {timeout:.0f} s") from None
+            raise RowError("failed", f"no answer within {max(0.0, timeout):.0f} s") from None
         if not line:
             self.process.wait(10)  # it has closed its end: what it ends with tells why
             raise RowError("failed", f"its process ended with code {self.process.returncode}")
@@ -82,7 +93,12 @@ class Process:
         return answer
 
     def close(self) -> None:
-        self.process.kill()
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                if hasattr(os, "killpg"):
+                    os.killpg(self.process.pid, signal.SIGKILL)  # a loader's workers too
+                else:
+                    self.process.kill()
         self._reader.join()
         self.process.communicate()
 
@@ -110,7 +126,7 @@ def environment(threads: int, settings: Settings) -> dict[str, str]:
 
 
 def whole_process(
-    variant: Variant, threads: int, settings: Settings, cache: Path
+    variant: Variant, threads: int, settings: Settings, cache: Path, timeout: float = PATIENCE
 ) -> dict[str, Any]:
     """Seconds from the start of a process to its end: imports, data, five epochs, score.
 
@@ -129,9 +145,9 @@ def whole_process(
     job = command(variant, settings, whole=True)
     start = time.perf_counter()
     try:
-        done = subprocess.run(job, env=variables, check=True, timeout=PATIENCE, **COMMON)
+        done = subprocess.run(job, env=variables, check=True, timeout=timeout, **COMMON)
     except subprocess.TimeoutExpired as error:
-        raise RowError("failed", f"no end within {PATIENCE:.0f} s") from error
+        raise RowError("failed", f"no end within {timeout:.0f} s") from error
     except subprocess.CalledProcessError as error:
         raise RowError("failed", f"its process ended with code {error.returncode}") from error
     return {"seconds": time.perf_counter() - start, **json.loads(done.stdout)}

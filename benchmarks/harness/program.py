@@ -23,6 +23,12 @@ def require(holds: bool, otherwise: str) -> None:
         raise UnavailableError(otherwise)
 
 
+def require_plain(config: Config) -> None:
+    """Raises `UnavailableError` unless it is plain SGD in float32."""
+    require(config.momentum == 0, "it is plain SGD")
+    require(config.precision == "float32", "it is float32")
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What all rows of a run have in common."""
@@ -32,6 +38,7 @@ class Settings:
     data_dir: str | None = None
     device: Literal["cpu", "gpu", "tpu"] = "cpu"
     models: int = 8  #: Networks that the rows of many models train at once.
+    threads: int | None = None  #: Cores that all rows may use at most; None is all there are.
     compilation_cache: bool = False  #: Whether JAX may load what an earlier process compiled.
 
     @classmethod

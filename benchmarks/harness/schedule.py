@@ -1,9 +1,11 @@
-"""How long each row is looked at."""
+"""How long each row is looked at, and what of it fits into the time there is."""
 
 import dataclasses
+import math
 import statistics
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,66 @@ class Schedule:
     def calls_of(self, seconds: float) -> int:
         """How many calls a turn times, where one takes so many seconds."""
         return max(1, round(self.turn_seconds / seconds))
+
+    def turn_cost(self, seconds: float) -> float:
+        """Seconds that a turn takes of a row whose call takes so many."""
+        warm_up = seconds if seconds <= self.warm_seconds else 0.0
+        return self.settle_seconds + warm_up + self.calls_of(seconds) * seconds
+
+    def cost(self, seconds: Sequence[float]) -> float:
+        """Seconds that all rounds take of rows whose calls take so many."""
+        return RETAKEN * sum(
+            self.turn_cost(s) * len(self.turns_of(slow=s > self.slow_seconds)) for s in seconds
+        )
+
+    def thriftier(self) -> Iterator[Self]:
+        """This schedule, and others that take less and less time."""
+        yield self
+        fewest = min(FEWEST_ROUNDS, self.rounds)
+        spare = dataclasses.replace(self, slow_rounds=min(fewest, self.slow_rounds))
+        yield spare
+        for turn_seconds in (self.turn_seconds / 2, self.turn_seconds / 4):
+            yield dataclasses.replace(spare, turn_seconds=turn_seconds)
+        for rounds in range(self.rounds - 1, fewest - 1, -1):
+            yield dataclasses.replace(spare, turn_seconds=self.turn_seconds / 4, rounds=rounds)
+
+
+RETAKEN = 1.25  #: What rounds take more than planned: turns that are taken again, and waiting.
+FEWEST_ROUNDS = 3  #: Of which there is a median that one bad turn does not decide.
+
+
+def fitting(
+    schedule: Schedule, epochs: Mapping[str, float], seconds: float
+) -> tuple[Schedule, set[str]]:
+    """What can be done in so many seconds with rows whose calls take so long, by their names.
+
+    Turns are made shorter, then fewer; where three rounds of the shortest do not fit, the slowest
+    rows go. Returns the schedule and the names of the rows that stay.
+    """
+    staying = dict(epochs)
+    *_, thriftiest = schedule.thriftier()
+    while staying and thriftiest.cost(list(staying.values())) > seconds:
+        del staying[max(staying, key=staying.__getitem__)]
+    for thrifty in schedule.thriftier():
+        if thrifty.cost(list(staying.values())) <= seconds:
+            return thrifty, set(staying)
+    return thriftiest, set(staying)
+
+
+@dataclasses.dataclass
+class Budget:
+    """Time that may be spent, from the moment that this is made."""
+
+    seconds: float = math.inf
+    began: float = dataclasses.field(default_factory=time.monotonic)
+
+    def left(self) -> float:
+        """Seconds; below 0 where more was spent."""
+        return self.began + self.seconds - time.monotonic()
+
+    def part(self, share: float = 1.0, reserve: float = 0.0) -> "Budget":
+        """So much of what is left, but for a reserve in seconds."""
+        return Budget(share * (self.left() - reserve))
 
 
 def seconds_of_turn(turn: Mapping[str, Any]) -> float:

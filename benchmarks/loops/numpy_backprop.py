@@ -25,7 +25,7 @@ class Backpropagation(OnCpu):
     def __init__(self, dataset: Dataset, settings: program.Settings) -> None:
         super().__init__(settings)
         self.config = config = settings.config
-        program.require(config.momentum == 0, "it is plain SGD")
+        program.require_plain(config)
         self.inputs, self.labels = program.normalize(dataset.train.images), dataset.train.labels
         self.layers = program.initial_layers(config, np.random.default_rng(config.seed))
         sizes = program.batch_sizes(config, len(self.labels))

@@ -16,6 +16,7 @@ from flax_mnist.data.dataset import Dataset
 T = TypeVar("T")
 Tensors = dict[str, torch.Tensor]
 Sgd = Literal["default", "fused", "foreach"]
+NO_AUTOCAST = "it is float32 or float64"
 
 
 class OnTorch(Program):
@@ -45,18 +46,26 @@ class PyTorchLoop(OnTorch):
         # What PyTorch does anyway; said here because the rows are compared on it.
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         self.config = settings.config
+        self.dtype = torch.float64 if self.config.precision == "float64" else torch.float32
         torch.manual_seed(self.config.seed)
         # Seeded apart from the weights, so that the order of the batches is known from outside.
         place = "cpu" if self.shuffles_on_cpu else self.place
         self.generator = torch.Generator(place).manual_seed(self.config.seed)
-        self.model = reference.build_model(self.config.hidden_sizes).to(self.place)
+        self.model = self.build_model()
+        self.forward = self.model
+        if self.config.precision == "bfloat16":
+            # The forward pass alone, as its documentation has it.
+            self.forward = torch.autocast(self.place.type, torch.bfloat16)(self.model)
         self.criterion = nn.NLLLoss()
         rate, momentum = self.config.learning_rate, self.config.momentum
         self.optimizer = optim.SGD(self.model.parameters(), rate, momentum, **sgd_options)
 
+    def build_model(self) -> nn.Sequential:
+        return reference.build_model(self.config.hidden_sizes, self.dtype).to(self.place)
+
     def train(self, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """A step on a batch; its loss, for which nothing waits."""
-        loss: torch.Tensor = self.criterion(self.model(inputs), labels)
+        loss: torch.Tensor = self.criterion(self.forward(inputs), labels)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -88,6 +97,7 @@ class Tutorial(PyTorchLoop):
 
     def __init__(self, dataset: Dataset, settings: Settings, **loader_options: Any) -> None:
         super().__init__(settings)
+        require(self.config.precision == "float32", "the tutorial is float32")
         size = self.config.batch_size
         loader = reference.tutorial_loader(*dataset.train, size, self.generator, **loader_options)
         # The tutorial itself runs on the CPU only; a GPU takes this one addition.
@@ -118,7 +128,7 @@ class Eager(PyTorchLoop):
         self, dataset: Dataset, settings: Settings, optimizer: Sgd = "default", tf32: bool = False
     ) -> None:
         super().__init__(settings, tf32, **({} if optimizer == "default" else {optimizer: True}))
-        self.inputs = reference.normalize(dataset.train.images).to(self.place)
+        self.inputs = reference.normalize(dataset.train.images, self.dtype).to(self.place)
         self.labels = torch.tensor(dataset.train.labels).long().to(self.place)
 
     def order(self) -> torch.Tensor:
@@ -141,7 +151,8 @@ class Compiled(Eager):
 
     def __init__(self, dataset: Dataset, settings: Settings, mode: str) -> None:
         super().__init__(dataset, settings)
-        require(self.config.momentum == 0, "the compiled step is plain SGD")
+        require(self.config.momentum == 0, "it is plain SGD")
+        require(self.config.precision != "bfloat16", NO_AUTOCAST)
         model, criterion, rate = self.model, self.criterion, self.config.learning_rate
         inputs, labels = self.inputs, self.labels
         self.params = {name: value.detach() for name, value in model.named_parameters()}
@@ -190,6 +201,7 @@ class CudaGraph(Eager):
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         require(settings.device != "cpu", "CUDA graphs need an NVIDIA GPU")
+        require(settings.config.precision != "bfloat16", NO_AUTOCAST)
         super().__init__(dataset, settings)
         require(self.config.momentum == 0, "recording would leave a velocity")
         before = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -213,10 +225,10 @@ class VmapModels(Eager):
 
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(dataset, settings)
-        require(self.config.momentum == 0, "the step over many models is plain SGD")
+        require(self.config.momentum == 0, "it is plain SGD")
+        require(self.config.precision != "bfloat16", NO_AUTOCAST)
         self.models = settings.models
-        sizes, more = self.config.hidden_sizes, range(1, self.models)
-        networks = [self.model, *(reference.build_model(sizes).to(self.place) for _ in more)]
+        networks = [self.model, *(self.build_model() for _ in range(1, self.models))]
         stacked, _ = stack_module_state(networks)
         self.params = {name: value.detach() for name, value in stacked.items()}
 

@@ -20,16 +20,19 @@ from flax_mnist.config import Config, Precision
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order, steps_per_epoch
 from flax_mnist.devices import runtime
-from flax_mnist.devices.memory import cpu_devices, make_plan, memory
-from flax_mnist.runs import loop, sweeping
+from flax_mnist.devices.memory import cores
+from flax_mnist.runs import loop
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.weights import to_torch_state_dict
+from flax_mnist.sweeps import group
+from flax_mnist.sweeps.plan import make_plan
 
 
 class _Jax(Program):
     def __init__(
-        self, dataset: Dataset, settings: Settings, precision: Precision = "float32"
+        self, dataset: Dataset, settings: Settings, precision: Precision | None = None
     ) -> None:
+        precision = precision or settings.config.precision
         self.config = dataclasses.replace(settings.config, precision=precision)
         cached, devices = settings.compilation_cache, self.cpu_devices(settings)
         self.place = runtime.start(settings.device, self.config, cached, devices)
@@ -152,20 +155,27 @@ class ModelsByCore(ManyModels):
 
     def cpu_devices(self, settings: Settings) -> int:
         # Each has as many models: a sweep would fill up with models that are not counted.
-        return math.gcd(settings.models, cpu_devices(settings.models))
+        return math.gcd(settings.models, cores())
 
     def compile(self, settings: Settings) -> Any:
         require(self.place.platform == "cpu", "on an accelerator a sweep is one vmap")
         devices = jax.local_devices()[: self.cpu_devices(settings)]
-        plan = make_plan(self.configs, self.dataset.counts, devices, memory(self.place))
-        self.own, common = sweep.shardings(plan.mesh)
-        self.state = jax.device_put(self.state, self.own)
-        self.data = jax.device_put(self.data, common)
-        return sweeping.compile_programs(plan, self.dataset, together=False).train
+        plan = make_plan(self.configs, self.dataset.counts, devices, self.models)
+        (self.group,) = plan.groups
+        self.images = group.place_images(plan, self.dataset)
+        self.begun = group.begin(plan, self.group, self.images).progress
+        self.state = self.begun.state
+        self.own, _ = sweep.shardings(plan.mesh)
+        return group.compile_programs(plan, self.group, self.images)
 
     def epoch(self) -> None:
-        orders = jax.device_put(self.order(), self.own)
-        self.state, self.loss = self.run((self.state, orders), *self.data)
+        def run(state: train.State, losses: train.Losses, order: Any) -> Any:
+            rows = jax.device_put(order, self.own)
+            return self.run.train[order.shape[-1]](state, losses, rows, *self.images.train)
+
+        begun = self.begun._replace(state=self.state)
+        for progress in loop.rest_of_epoch(self.config, begun, self.order(), run, self.run.chunk):
+            self.state, self.loss = progress.state, progress.losses
 
 
 class FrameworkPrecision(_Jax):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.harness.judge import Reference, is_valid
@@ -10,7 +10,14 @@ from benchmarks.harness.program import Settings, epoch_flops
 from benchmarks.harness.schedule import seconds_of_turn
 from benchmarks.rows import COPY_SIZE, PEAK_SIZE
 from benchmarks.tables.statistics import Estimate, estimate, ratio
+from flax_mnist.config import Config
 from flax_mnist.data.order import steps_per_epoch
+
+#: The settings of which the headline rule speaks; others change what is trained, not how fast.
+RULED = ("batch_size", "hidden_sizes", "momentum", "precision")
+#: Shares that are beyond what is possible, with room for noise: of a large product's rate for any
+#: row, of the eight products' for one that trains a single network.
+MOST_OF_PEAK, MOST_OF_PRODUCTS = 1.15, 1.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Line:
     of_products: Estimate | None = None  #: Of the rate of G1.
     of_peak: float | None = None  #: Of the rate of G2.
     rate: str | None = None  #: Of a ceiling that has no steps.
+    import_seconds: float | None = None
     compile_seconds: float | None = None
     memory: int | None = None
     accuracy: float | None = None  #: Of several models, the mean.
@@ -40,6 +48,7 @@ class Summary(NamedTuple):
 
     lines: tuple[Line, ...]
     best_pytorch: str | None
+    impossible: tuple[str, ...]  #: What cannot be: something was wrong while it was measured.
 
 
 def summarize(result: Mapping[str, Any]) -> Summary:
@@ -64,7 +73,44 @@ def summarize(result: Mapping[str, Any]) -> Summary:
             measured = _measured(row, result, status) | _speed(row["name"], result, times, best)
             line = dataclasses.replace(line, **measured)
         lines.append(line)
-    return Summary(tuple(lines), best)
+    return Summary(tuple(lines), best, tuple(_impossible(lines)))
+
+
+def derived(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of `summarize` as plain data, by row: what is kept with the samples."""
+
+    def plain(value: Any) -> Any:
+        return value._asdict() if isinstance(value, Estimate) else value
+
+    summary = summarize(result)
+    rows = {
+        line.name: {
+            field.name: plain(getattr(line, field.name)) for field in dataclasses.fields(line)
+        }
+        for line in summary.lines
+    }
+    best, impossible = summary.best_pytorch, list(summary.impossible)
+    return {"best_pytorch": best, "impossible": impossible, "rows": rows}
+
+
+def departures(config: Config) -> dict[str, Any]:
+    """The settings by which a result is none of the headline rule, and what they are."""
+    tutorial = Config()
+    return {
+        name: value for name in RULED if (value := getattr(config, name)) != getattr(tutorial, name)
+    }
+
+
+def _impossible(lines: Sequence[Line]) -> list[str]:
+    said = []
+    for line in lines:
+        if line.of_peak and line.of_peak > MOST_OF_PEAK:
+            said.append(f"{line.name} is at {line.of_peak:.0%} of the machine's peak")
+        elif (
+            line.kind == "headline" and line.of_products and line.of_products.low > MOST_OF_PRODUCTS
+        ):
+            said.append(f"{line.name} is at {line.of_products.value:.0%} of its own products")
+    return said
 
 
 def _measured(row: Mapping[str, Any], result: Mapping[str, Any], status: str) -> dict[str, Any]:
@@ -80,6 +126,7 @@ def _measured(row: Mapping[str, Any], result: Mapping[str, Any], status: str) ->
     )
     return {
         "note": row.get("reason") or ", ".join(note for note in notes if note) or None,
+        "import_seconds": row["import_seconds"],
         # Compiling beforehand, and what the first call took longer than the later ones.
         "compile_seconds": row["compile_seconds"] + max(0.0, row["first_seconds"] - usual),
         "memory": row.get("peak_memory"),

@@ -2,24 +2,29 @@
 
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.schedule import seconds_of_turn
 from benchmarks.tables.statistics import Estimate
-from benchmarks.tables.summary import Line, Summary, summarize
+from benchmarks.tables.summary import Line, Summary, departures, summarize
+from flax_mnist.config import Config
 from flax_mnist.show.text import markdown
 
-WIDTH = 110  #: Columns that fit a terminal and a README.
-HEADER = (
-    "row", "µs/step", "images/s, 95 %", "x P1", "x torch", "%G1", "%peak", "comp.", "MB", "correct",
-)  # fmt: skip
+WIDTH = 80  #: Columns that fit a terminal and a README.
+HEADER = ("row", "images/s, 95 %", "x P1", "x torch", "%G1", "correct")
+COSTS = ("row", "µs/step", "%peak", "import", "comp.", "MB")
+BUSY = 0.5  #: Programs that run besides, or cores that they take, of which there is a warning.
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """The table, the whole processes' and the notes, as Markdown of at most 110 columns."""
+    """The tables and the notes, as Markdown of at most 80 columns."""
     summary = summarize(result)
-    parts = [heading(result), markdown([HEADER, *map(cells, summary.lines)])]
+    there = [line for line in summary.lines if line.status != "skipped"]
+    measured = [line for line in there if line.step_seconds]
+    parts = [heading(result), *doubts(result, summary), markdown([HEADER, *map(cells, there)])]
+    if measured:
+        parts.append(markdown([COSTS, *map(cost_cells, measured)]))
     if result.get("processes"):
         header = ("whole process, 5 epochs", "cold", "warm", "cold, x P1")
         parts.append(markdown([header, *process_cells(result["processes"])]))
@@ -27,43 +32,105 @@ def render(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, "\n".join(said)]) + "\n"
 
 
-def heading(result: Mapping[str, Any]) -> str:
+def one_line(result: Mapping[str, Any]) -> str:
+    """The result for scripts: `J2 557k images/s, 2.38 x P5, 83 % of G1`.
+
+    Of J2, or of the fastest row of the headline kind where it was not measured.
+    """
+    summary = summarize(result)
+    fit = [line for line in summary.lines if line.images_per_second and line.status == "ok"]
+    chosen = [line for line in fit if line.name == "J2"] or sorted(
+        (line for line in fit if line.kind == "headline"),
+        key=lambda line: -line.images_per_second.value if line.images_per_second else 0,
+    )
+    flaws = ["INVALID: "] if summary.impossible else ["PARTIAL: "] if result.get("partial") else []
+    if not chosen:
+        return "".join([*flaws, "no row was measured"])
+    line, parts = chosen[0], []
+    if line.images_per_second:
+        parts.append(f"{line.name} {short(line.images_per_second.value)}k images/s")
+    if line.to_pytorch and summary.best_pytorch != line.name:
+        parts.append(f"{line.to_pytorch.value:.2f} x {summary.best_pytorch}")
+    if line.of_products:
+        parts.append(f"{line.of_products.value:.0%} of G1".replace("%", " %"))
+    return "".join([*flaws, ", ".join(parts)])
+
+
+def heading(result: Mapping[str, Any], width: int = WIDTH) -> str:
+    """Where, with what and how it was measured."""
     machine, config = result["machine"], result["settings"]["config"]
-    shown = ("jax", "torch", "numpy", "keras", "tinygrad")
+    shown = ("jax", "torch", "numpy", "keras", "tinygrad", "equinox", "lightning", "scikit-learn")
     there = [name for name in shown if name in machine["versions"]]
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in there)
-    return (
-        f"{machine['device']}, {machine['cores']} cores; {versions}; Python "
-        f"{machine['versions']['python']}\n{machine['dataset']}, {machine['images']:,} images an "
-        f"epoch in batches of {config['batch_size']}; median of {result['plan']['rounds']} rounds; "
+    where = (
+        f"{machine['device']}, {machine['cores']} cores; Python {machine['versions']['python']}, "
+        f"{versions}"
+    )
+    what = (
+        f"{machine['dataset']}, {machine['images']:,} images an epoch in batches of "
+        f"{config['batch_size']}; median of {result['plan']['rounds']} rounds; "
         f"{result['date'][:10]}, commit {machine['commit'] or 'unknown'}"
     )
+    return "\n".join(textwrap.fill(part, width) for part in (where, what))
+
+
+def doubts(result: Mapping[str, Any], summary: Summary) -> list[str]:
+    """What makes the whole table worth less, paragraph by paragraph."""
+    said = []
+    if summary.impossible:
+        said.append(
+            f"INVALID: {', '.join(summary.impossible)}, which cannot be. Something else was "
+            "running: measure again."
+        )
+    if result.get("partial"):
+        said.append(f"PARTIAL: {result['partial']}.")
+    changed = departures(Config(**result["settings"]["config"]))
+    if changed:
+        settings = ", ".join(f"{name} {value}" for name, value in changed.items())
+        said.append(f"Not by the headline rule: {settings}.")
+    return [textwrap.fill(paragraph, WIDTH) for paragraph in said]
 
 
 def cells(line: Line) -> tuple[str, ...]:
     judged = "" if line.accuracy is None else f"{line.accuracy:.1%}"
     if line.status != "ok":
         judged = "INVALID" if line.status == "invalid" else line.status
-    step, images = line.step_seconds, line.images_per_second
-    mark = "*" if line.kind == "labelled" else ""
+    images = line.images_per_second
     return (
-        f"{line.name} {line.label}{mark}",
-        f"{step.value * 1e6:,.0f}" if step else "",
+        name_of(line),
         with_interval(images) if images else line.rate or "",
         f"{line.to_tutorial.value:.3g}" if line.to_tutorial else "",
         f"{line.to_pytorch.value:.2f}" if line.to_pytorch else "",
         f"{100 * line.of_products.value:.0f}" if line.of_products else "",
-        f"{100 * line.of_peak:.3g}" if line.of_peak else "",
-        f"{line.compile_seconds:.1f}" if line.compile_seconds is not None else "",
-        f"{line.memory / 1e6:,.0f}" if line.memory else "",
         judged,
     )
 
 
+def cost_cells(line: Line) -> tuple[str, ...]:
+    step = line.step_seconds
+    return (
+        name_of(line),
+        f"{step.value * 1e6:,.0f}" if step else "",
+        f"{100 * line.of_peak:.3g}" if line.of_peak else "",
+        f"{line.import_seconds:.1f}" if line.import_seconds is not None else "",
+        f"{line.compile_seconds:.1f}" if line.compile_seconds is not None else "",
+        f"{line.memory / 1e6:,.0f}" if line.memory else "",
+    )
+
+
+def name_of(line: Line) -> str:
+    return f"{line.name} {line.label}{'*' if line.kind == 'labelled' else ''}"
+
+
 def with_interval(rate: Estimate) -> str:
     """A rate and its interval in thousands, to three digits."""
-    value, low, high = (f"{x / 1e3:.1f}" if x < 1e5 else f"{x / 1e3:.0f}" for x in rate)
+    value, low, high = map(short, rate)
     return f"{value}k {low}-{high}"
+
+
+def short(rate: float) -> str:
+    """Thousands, to three digits."""
+    return f"{rate / 1e3:.1f}" if rate < 1e5 else f"{rate / 1e3:.0f}"
 
 
 def process_cells(processes: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -92,29 +159,44 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
             "is their sum, a step one model's share."
         )
     if r := result["reference"]:
+        epochs = result["settings"]["config"]["epochs"]
         said.append(
-            "- comp.: seconds of compiling; correct: test accuracy after 5 epochs, valid near "
-            f"{r['accuracy']:.1%} and test loss {r['loss']:.3f} ({r['source']})."
+            f"- correct: test accuracy after {epochs} epochs, valid near {r['accuracy']:.1%} and "
+            f"test loss {r['loss']:.3f} ({r['source']}). import, comp.: seconds of importing and "
+            "compiling."
         )
-    imports = [f"{row['name']} {row['import_seconds']:.1f}" for row in rows if row["turns"]]
-    said.append(f"- Importing, before all else, took seconds: {', '.join(imports)}.")
     retaken = [f"{row['name']} {n}" for row in rows if (n := len(row["retaken"]))]
     if retaken:
         lag = result["plan"]["lag"]
         said.append(f"- Turns over {lag} x their row's best, taken again: {', '.join(retaken)}.")
-    grouped: dict[str, list[str]] = {}
-    for line in summary.lines:
-        if line.note:
-            problem = "" if line.status == "ok" else f"{line.status}: "
-            grouped.setdefault(f"{problem}{line.note}", []).append(line.name)
-    said += [f"- {', '.join(names)}: {note}." for note, names in grouped.items()]
+    said += [
+        f"- {', '.join(names)}: {note}."
+        for note, names in _by_note(line for line in summary.lines if line.status != "skipped")
+    ]
+    skipped = _by_note(line for line in summary.lines if line.status == "skipped")
+    if skipped:
+        reasons = "; ".join(f"{', '.join(names)}: {note}" for note, names in skipped)
+        said.append(f"- Skipped: {reasons}.")
     return said + [f"- {warning}" for warning in warnings(result)]
 
 
+def _by_note(lines: Iterable[Line]) -> list[tuple[str, list[str]]]:
+    """Each note, and the names of the rows that have it."""
+    grouped: dict[str, list[str]] = {}
+    for line in lines:
+        if line.note:
+            problem = f"{line.status}: " if line.status in ("failed", "invalid") else ""
+            grouped.setdefault(f"{problem}{line.note}", []).append(line.name)
+    return list(grouped.items())
+
+
 def warnings(result: Mapping[str, Any]) -> list[str]:
-    said, before = [], result["load_average"][0]
-    if before is not None and before > 0.5:
+    said, before, taken = [], result["load_average"][0], result.get("others_cores")
+    if before is not None and before > BUSY:
         said.append(f"WARNING: other programs were running (load average {before} at the start).")
+    if taken is not None and taken > BUSY:
+        cores = result["machine"]["cores"]
+        said.append(f"WARNING: other programs took {taken} of the {cores} cores meanwhile.")
     held_back = [row["name"] for row in result["rows"] if lagged(row, result["plan"]["lag"])]
     if held_back:
         said.append(

@@ -14,6 +14,7 @@ import tyro
 ALIASES: dict[str, tuple[str, ...]] = {
     "epochs": ("-e",),
     "batch_size": ("-b", "--bs"),
+    "batch_sizes": ("-b", "--bs", "--batch-size"),
     "learning_rate": ("--lr",),
     "learning_rates": ("--lr",),
     "output": ("-o",),

@@ -73,7 +73,7 @@ def _run(argv: Sequence[str]) -> int:
             terminal.say(f"flax-mnist {__version__}")
         else:
             command = parse(argv)
-            if isinstance(command, Train):
+            if isinstance(command, Train | Sweep):
                 command.run(argv)
             elif isinstance(command, Completion):
                 command.run(COMMANDS)
@@ -85,7 +85,7 @@ def _run(argv: Sequence[str]) -> int:
     except Exception as error:
         if "--debug" in argv:
             traceback.print_exc()
-        return _explain(error)
+        return explain(error, "flax-mnist")
     return 1 if terminal.lost_something() else 0
 
 
@@ -121,8 +121,11 @@ def _first_line(command: type) -> str:
     return describe(command).partition("\n\n")[0]
 
 
-def _explain(error: Exception) -> int:
-    """Says in a line or two what went wrong, and returns the exit code for it."""
+def explain(error: Exception, prog: str) -> int:
+    """Says in a line or two what went wrong in a program, and returns the exit code for it.
+
+    An error that is none of a user's is raised again.
+    """
     code, reason = 1, str(error)
     if isinstance(error, BrokenPipeError):
         terminal.silence()
@@ -138,7 +141,7 @@ def _explain(error: Exception) -> int:
         code, reason = 2, refusal
     else:
         raise error
-    terminal.complain(f"flax-mnist: {reason}")
+    terminal.complain(f"{prog}: {reason}")
     return code
 
 

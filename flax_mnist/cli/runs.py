@@ -16,7 +16,7 @@ from flax_mnist.show import terminal, text
 from flax_mnist.store import listing, run_folder
 from flax_mnist.store.listing import Run
 from flax_mnist.store.metrics import Metrics
-from flax_mnist.store.outcomes import read_outcomes
+from flax_mnist.store.sweep_folder import read_outcomes
 
 #: As people type them, `lr`, and as the columns are headed.
 SHORT = {name: ALIASES[name][-1].lstrip("-") for name in listing.SETTINGS if name in ALIASES}

@@ -6,13 +6,42 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
 from flax_mnist.devices.processes import are_many, is_first
 from flax_mnist.errors import FlaxMnistError, RequestError
 
 Tree = TypeVar("Tree")
+
+
+def all_gather(mine: NDArray[Any]) -> NDArray[Any]:
+    """What each process has, `[processes, ...]`: each gives an array of one shape and dtype."""
+    if not are_many():
+        return mine[np.newaxis]
+    sent = np.frombuffer(mine.tobytes(), np.uint8)  # whatever JAX makes of 64 bits
+    received = _meet(jnp.copy, sent)
+    return np.frombuffer(received.tobytes(), mine.dtype).reshape(-1, *mine.shape)
+
+
+def _meet(function: Callable[[Array], Array], mine: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A function of what the processes give, `[processes, ...]`, in each of them.
+
+    One device of each takes part, so that they may have unequal numbers of them.
+    """
+    firsts = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([firsts[i] for i in range(jax.process_count())]), "processes")
+    spread = NamedSharding(mesh, PartitionSpec("processes"))
+    parts = jax.make_array_from_process_local_data(spread, mine[None])
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return np.asarray(jax.jit(function, out_shardings=everywhere)(parts).addressable_data(0))
+
+
+def _sum(parts: Array) -> Array:  # jit knows a function by identity
+    return jnp.sum(parts, axis=0, dtype=jnp.uint8)
 
 
 def barrier() -> None:
@@ -22,9 +51,12 @@ def barrier() -> None:
 
 def largest(number: int) -> int:
     """The largest of the processes' numbers, each given its own."""
-    if not are_many():
-        return number
-    return int(multihost_utils.process_allgather(np.int32(number)).max())
+    return int(all_gather(np.array(number, np.int64)).max())
+
+
+def smallest(number: int) -> int:
+    """The smallest of the processes' numbers, each given its own."""
+    return -largest(-number)
 
 
 def on_first(action: Callable[[], Tree]) -> Tree | None:
@@ -52,19 +84,23 @@ def broadcast(make: Callable[[], Tree], like: Tree) -> Tree:
     Raises:
         FlaxMnistError: see `on_first`.
     """
-    made = on_first(make)
+    return share(on_first(make), like)
+
+
+def share(made: Tree | None, like: Tree) -> Tree:
+    """The pytree of numbers and arrays that one process has, and is None in the others."""
     mine = like if made is None else made
     if not are_many():
         return mine
-    arrays = jax.tree.map(np.asarray, mine)
-    # As bytes: a broadcast is a sum with zeros, and -0.0 + 0.0 is 0.0.
-    sent = jax.tree.map(lambda array: np.frombuffer(array.tobytes(), np.uint8), arrays)
-    received = multihost_utils.broadcast_one_to_all(sent)
 
-    def as_sent(array: np.ndarray, content: Any) -> np.ndarray:
-        return np.frombuffer(np.asarray(content).tobytes(), array.dtype).reshape(array.shape)
+    def received(array: NDArray[Any]) -> NDArray[Any]:
+        # As bytes: this is a sum with zeros, and -0.0 + 0.0 is 0.0.
+        sent = np.frombuffer(array.tobytes(), np.uint8)
+        sent = np.zeros_like(sent) if made is None else sent
+        content = _meet(_sum, sent)
+        return np.frombuffer(content.tobytes(), array.dtype).reshape(array.shape)
 
-    tree: Tree = jax.tree.map(as_sent, arrays, received)
+    tree: Tree = jax.tree.map(lambda leaf: received(np.asarray(leaf)), mine)
     return tree
 
 
@@ -91,7 +127,7 @@ def require_same(what: Any) -> None:
     if not are_many():
         return
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).digest()
-    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    digests = all_gather(np.frombuffer(digest, np.uint8))
     others = [i for i, theirs in enumerate(digests) if theirs.tobytes() != digests[0].tobytes()]
     if others:
         raise RequestError(

@@ -1,30 +1,27 @@
 """How many networks fit on a device at once."""
 
-import dataclasses
 import math
 import os
-from collections.abc import Sequence
-from typing import NamedTuple
+import sys
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from flax_mnist.config import CLASSES, PIXELS, Config
 from flax_mnist.train import GATHERED
 
 #: Of a device's memory, what a sweep may fill: it is only estimated, and not all of it is free.
 MEMORY_SHARE = 0.5
+#: What compiling, and at the end drawing, add to a process's memory; measured on Linux.
+COMPILING = 130_000_000
 
 
-def cpu_devices(members: int) -> int:
-    """Into how many devices to divide a CPU.
+def cores() -> int:
+    """Into how many devices a CPU is divided, for networks that are trained side by side.
 
-    One for each core: two that share a step gain little, but each can train a member by itself.
+    Two cores that share a step gain little, but each can train a network by itself.
     """
     affinity = getattr(os, "sched_getaffinity", None)  # Linux alone has it
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return min(cores, members)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def memory(device: jax.Device) -> float:
@@ -36,8 +33,19 @@ def memory(device: jax.Device) -> float:
     return math.inf if limit is None else MEMORY_SHARE * limit
 
 
+def resident() -> int:
+    """Bytes of the machine's memory that this process has had at most; 0 where nobody says."""
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def member_bytes(config: Config, counts: tuple[int, int]) -> int:
-    """Estimate of what a device needs for a member while it is trained; see `make_plan`."""
+    """Estimate of what a device needs for a member while it is trained; see
+    `flax_mnist.sweeps.plan.make_plan`."""
     n_train, n_test = counts
     units = PIXELS + sum(config.hidden_sizes) + CLASSES
     weights = config.weights + units
@@ -59,35 +67,3 @@ def shared_bytes(config: Config, counts: tuple[int, int]) -> int:
 
 def _width(config: Config) -> int:
     return 8 if config.sums_in_float64 else 4
-
-
-class Plan(NamedTuple):
-    """Which members are trained together, and where."""
-
-    groups: list[Sequence[Config]]  #: In turn; only the last may be smaller than the first.
-    template: Config  #: Stands for all: it has a momentum, and so a velocity, if any of them has.
-    mesh: Mesh  #: The devices over which each group is spread.
-    bytes: int  #: Estimate of the memory that is needed on all of them together.
-
-
-def make_plan(
-    members: Sequence[Config], counts: tuple[int, int], devices: Sequence[jax.Device], free: float
-) -> Plan:
-    """All members in one group, or where they do not fit, in groups of much the same size.
-
-    They are spread over the devices, on each of which `free` bytes may be filled: see `memory`.
-    `counts` are those of the images for training and for testing.
-    """
-    template = dataclasses.replace(members[0], momentum=max(c.momentum for c in members))
-    shared, own = shared_bytes(template, counts), member_bytes(template, counts)
-    on_a_device = max(1, math.floor(min(len(members), (free - shared) / own)))
-    size = math.ceil(len(members) / math.ceil(len(members) / (on_a_device * len(devices))))
-    groups = [members[start : start + size] for start in range(0, len(members), size)]
-    mesh = Mesh(np.array(devices[:size]), "members")
-    return Plan(groups, template, mesh, mesh.size * (shared + math.ceil(size / mesh.size) * own))
-
-
-def lanes(plan: Plan) -> int:
-    """How many train at a time: the members of a group, and some again to fill up the devices."""
-    devices = plan.mesh.size
-    return devices * math.ceil(len(plan.groups[0]) / devices)

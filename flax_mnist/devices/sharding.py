@@ -28,12 +28,22 @@ def choose_devices(first: jax.Device, per_process: int | None) -> list[jax.Devic
     Raises:
         RequestError: this process has fewer.
     """
-    there = len(jax.local_devices(backend=first.platform))
-    count = per_process or (1 if first.platform == "cpu" else there)
-    if count > there:
-        raise RequestError(f"--num-devices {count}: this process has {there} ({first.platform}).")
+    there = jax.local_device_count(first.platform)
+    count = require_devices(first, per_process or (1 if first.platform == "cpu" else there))
     by_process = [jax.local_devices(i, first.platform) for i in range(jax.process_count())]
     return [device for devices in by_process for device in devices[:count]]
+
+
+def require_devices(first: jax.Device, count: int) -> int:
+    """The number, if this process has so many devices of the kind of `first`.
+
+    Raises:
+        RequestError: it has fewer.
+    """
+    there = jax.local_device_count(first.platform)
+    if count > there:
+        raise RequestError(f"--num-devices {count}: this process has {there} ({first.platform}).")
+    return count
 
 
 def make_mesh(devices: Sequence[jax.Device]) -> Mesh | None:

@@ -1,9 +1,8 @@
 """The programs that runs are made of, compiled for devices that need not be there."""
 
-import math
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -12,11 +11,14 @@ from jax.stages import Compiled, Lowered
 
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import DIGITS, Dataset, Split
-from flax_mnist.devices import memory, sharding
+from flax_mnist.devices import sharding
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.evaluation import evaluate, predict
 from flax_mnist.model import Params, make_model
-from flax_mnist.runs import loop, sweeping
+from flax_mnist.runs import loop
+from flax_mnist.sweep import shardings
+from flax_mnist.sweeps.group import lower_chunk
+from flax_mnist.sweeps.plan import make_plan
 
 Tree = TypeVar("Tree")
 
@@ -64,10 +66,12 @@ def compile_training(config: Config, devices: Sequence[jax.Device]) -> Compilati
 
 def compile_sweep(config: Config, members: int, devices: Sequence[jax.Device]) -> Compilation:
     """An epoch of a `sweep` of so many members, which are spread over the devices."""
-    plan = memory.make_plan([config] * members, SHAPES.counts, devices, math.inf)
+    plan = make_plan([config] * members, SHAPES.counts, devices, group_size=members)
+    _, common = shardings(plan.mesh)
+    train = _shapes(SHAPES.train, common)
+    lowered = lower_chunk(plan, plan.groups[0], train, len(train.labels))
     start = time.perf_counter()
-    programs = sweeping.compile_programs(plan, SHAPES, together=True)
-    return Compilation(cast(Compiled, programs.train), time.perf_counter() - start)
+    return Compilation(lowered.compile(), time.perf_counter() - start)
 
 
 def compile_evaluation(config: Config, device: jax.Device) -> Compilation:

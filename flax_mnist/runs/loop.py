@@ -40,10 +40,19 @@ def begin(config: Config, optimizer: optax.GradientTransformation | None = None)
     return Progress(init_state(config, optimizer), no_losses(make_model(config)))
 
 
-def chunk_steps(config: Config, n: int, at_most: float = math.inf, mesh: Mesh | None = None) -> int:
-    """How many steps of an epoch of `n` images run in one go: `at_most`, or what takes a second."""
+def chunk_steps(
+    config: Config,
+    n: int,
+    at_most: float = math.inf,
+    mesh: Mesh | None = None,
+    networks: int = 1,
+) -> int:
+    """How many steps of an epoch of `n` images run in one go: `at_most`, or what takes a second.
+
+    `mesh` is that over which batches are spread, `networks` how many a device trains in a call.
+    """
     # A product with each weight in the forward pass, two in the backward pass.
-    flops = 6 * config.batch_size * config.weights
+    flops = 6 * config.batch_size * config.weights * networks
     backend = jax.default_backend()
     a_second = CHUNK_FLOPS[backend] / flops
     if backend == "cpu" and mesh:
@@ -56,6 +65,40 @@ def _cuts(config: Config, n: int, chunk: int, first_step: int) -> list[slice]:
     size = chunk * config.batch_size
     starts = range(first_step * config.batch_size, n, size)
     return [slice(start, min(start + size, n)) for start in starts]
+
+
+def chunk_lengths(config: Config, n: int, chunk: int, first_step: int = 0) -> set[int]:
+    """Of how many images the chunks are, if the first epoch is gone on with at a step."""
+    all_cuts = _cuts(config, n, chunk, first_step) + _cuts(config, n, chunk, 0)
+    return {cut.stop - cut.start for cut in all_cuts}
+
+
+def rest_of_epoch(
+    config: Config,
+    progress: Progress,
+    order: NDArray[np.int32],
+    run: Callable[[State, Losses, NDArray[np.int32]], tuple[State, Losses]],
+    chunk: int,
+) -> Iterator[Progress]:
+    """Trains chunk by chunk what is left of the epoch in which `progress` stands.
+
+    Args:
+        progress: of one network, or of many, each leaf `[networks, ...]`; its state is donated.
+        order: the epoch's, `[n]` or `[networks, n]`.
+        run: trains on the part of it that it is given.
+
+    Yields:
+        The progress after each chunk, good until the next one; at the end of the epoch all its
+        steps are done, and it is not the next epoch's yet.
+    """
+    for cut in _cuts(config, order.shape[-1], chunk, progress.step):
+        start = time.perf_counter()
+        state, losses = run(progress.state, progress.losses, order[..., cut])
+        jax.block_until_ready(losses)
+        seconds = progress.seconds + time.perf_counter() - start
+        done = math.ceil(cut.stop / config.batch_size)
+        progress = Progress(state, losses, progress.epoch, done, seconds)
+        yield progress
 
 
 def lower_chunk(
@@ -73,7 +116,11 @@ def lower_chunk(
     n = len(train.labels)
     place = sharding.replicated(mesh)
     images_and_labels = [
-        jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=place) for array in train
+        # On the device wide labels are JAX's own integers.
+        jax.ShapeDtypeStruct(
+            array.shape, jax.dtypes.canonicalize_dtype(array.dtype), sharding=place
+        )
+        for array in train
     ]
     return train_steps.lower(
         progress.state,
@@ -101,11 +148,10 @@ def compile_chunks(
     optimizer is the one for which the progress has begun, by default the config's.
     """
     n = len(train.labels)
-    cuts = _cuts(config, n, chunk, progress.step) + _cuts(config, n, chunk, 0)
     options = compiler_options(config.deterministic)
     programs = {
         rows: lower_chunk(config, progress, train, rows, mesh, optimizer).compile(options)
-        for rows in {cut.stop - cut.start for cut in cuts}
+        for rows in chunk_lengths(config, n, chunk, progress.step)
     }
     # At a process's first product the device's library prepares its kernels, for some ten ms.
     square = np.zeros((256, 256), np.float32)
@@ -143,25 +189,26 @@ def fit(
     score = jax.jit(evaluate, static_argnames="model", compiler_options=options)
     n = len(dataset.train.labels)
     steps = steps_per_epoch(config, n)
+    model = make_model(config)
+
+    def run(state: State, losses: Losses, part: NDArray[np.int32]) -> tuple[State, Losses]:
+        return run_chunk(state, losses, images, labels, part)
+
     while progress.epoch < config.epochs:
         order = epoch_order(config.seed, progress.epoch, n)
-        for cut in _cuts(config, n, chunk, progress.step):
-            start = time.perf_counter()
-            state, losses = run_chunk(progress.state, progress.losses, images, labels, order[cut])
-            finite = int(losses.finite)  # waits for the device
-            seconds = progress.seconds + time.perf_counter() - start
-            done = math.ceil(cut.stop / config.batch_size)
-            if finite < done:
-                raise _not_finite(f"step {progress.epoch * steps + finite + 1:,}", config)
-            if done < steps:
-                progress = Progress(state, losses, progress.epoch, done, seconds)
+        rest = rest_of_epoch(config, progress, order, run, chunk)
+        for progress in rest:
+            finite = int(progress.losses.finite)
+            if finite < progress.step:
+                step = progress.epoch * steps + finite + 1
+                raise _not_finite(f"step {step:,}", config)
+            if progress.step < steps:
                 yield progress, None
-        model = make_model(config)
-        progress = Progress(state, no_losses(model), progress.epoch + 1)
-        scores = [float(losses.total) / steps]
+        scores, seconds = [float(progress.losses.total) / steps], progress.seconds
+        progress = Progress(progress.state, no_losses(model), progress.epoch + 1)
         for split in (test, validation):
             if split is not None:
-                scores += map(float, score(state.params, *split, model=model))
+                scores += map(float, score(progress.state.params, *split, model=model))
         if not all(map(math.isfinite, scores)):
             raise _not_finite(f"the test after epoch {progress.epoch}", config)
         yield progress, metrics_of(config, n, progress.epoch, seconds, scores)

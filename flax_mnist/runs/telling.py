@@ -2,12 +2,8 @@
 
 import contextlib
 
-from flax_mnist.data.dataset import Dataset
-from flax_mnist.data.order import steps_per_epoch
-from flax_mnist.devices.memory import Plan
 from flax_mnist.runs.observers import Ending, Observer, Start
 from flax_mnist.runs.stopping import why_over
-from flax_mnist.runs.sweeping import Epoch, SweepObserver
 from flax_mnist.show import terminal, text
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.metrics import Metrics, metrics_line
@@ -66,28 +62,3 @@ class JsonLines(Observer):
     def advance(self, step: int, progress: Progress, metrics: Metrics | None) -> None:
         if metrics:
             terminal.say(metrics_line(metrics, self.dataset_name))
-
-
-class SweepLines(SweepObserver):
-    """Tells a person: what is trained, a line after each epoch of a group, and a bar."""
-
-    def begin(self, plan: Plan, dataset: Dataset) -> None:
-        self.plan, self.done = plan, 0
-        self.steps = steps_per_epoch(plan.template, len(dataset.train.labels))
-        self.last_step = sum(map(len, plan.groups)) * plan.template.epochs * self.steps
-        terminal.say(text.sweep_header(dataset, plan))
-
-    def compiled(self, seconds: float) -> None:
-        terminal.say(f"Compiled in {seconds:.2f} s")
-        self.bar = contextlib.ExitStack()
-        self.set = self.bar.enter_context(terminal.progress_bar(self.last_step, 0))
-
-    def advance(self, epoch: Epoch) -> None:
-        metrics = [metrics for _, metrics in epoch.rows]
-        groups, epochs = len(self.plan.groups), self.plan.template.epochs
-        terminal.say(text.sweep_line(epoch.group, groups, epochs, metrics))
-        self.done += len(metrics) * self.steps
-        self.set(self.done, None)
-
-    def end(self) -> None:
-        self.bar.close()

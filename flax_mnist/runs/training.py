@@ -97,7 +97,7 @@ def train(
         data_dir = old.data_dir if data_dir is None else Path(data_dir)
         runtime.set_precision(config)
         first = _first_weights(init_from, config, resume)
-        images = _loaded(dataset or old.dataset, data_dir)
+        images = loaded(dataset or old.dataset, data_dir)
         kept, origin = checkpoints or old.checkpoints, first.origin if first else old.init_from
         record = Record.of(config, images, data_dir, kept, origin)
         with processes.watch_others() as renew:
@@ -151,7 +151,7 @@ def _first_weights(
         return agreement.on_first(lambda: first_weights(Path(path), config))
 
 
-def _loaded(dataset: Dataset | DatasetName, data_dir: Path | None) -> Dataset:
+def loaded(dataset: Dataset | DatasetName, data_dir: Path | None) -> Dataset:
     """The images, once every process has them."""
     with processes.watch_others(2):
         images = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, data_dir)

@@ -4,7 +4,6 @@ import io
 import itertools
 import math
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from flax_mnist.config import Config
 from flax_mnist.errors import RequestError
 from flax_mnist.files import write_atomically
 from flax_mnist.store.metrics import Metrics
@@ -29,6 +27,7 @@ MARKERS = "osD^vP*X<>p"  #: 11, beside 7 colours: no pair of them comes twice in
 
 LONGEST_NAME = 40  #: Characters.
 MOST_MARKERS = 10  #: On a curve.
+MOST_MEMBERS = 30  #: Of a setting that are drawn; the others are in its mean alone.
 
 LINE: dict[str, Any] = {"linewidth": 1.2, "markersize": 4, "clip_on": False}
 TRAINING: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"}
@@ -113,28 +112,22 @@ def _draw_run(loss: Axes, accuracy: Axes, rows: Sequence[Metrics], look: dict[st
     return line
 
 
-def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
-    """Training and test loss against the epoch: thin of each member, bold the mean of a setting.
+def draw_sweep(settings: Mapping[str, Float[np.ndarray, "members epochs 2"]]) -> Figure:
+    """Training and test loss against the epoch: thin of members, bold the mean of a setting.
 
-    A member that diverged has the epochs before, and no part in the mean. There is a row for every
-    member and epoch; a member's epochs are in their order.
+    `settings` has by name the two losses of its members after each epoch. A member that diverged,
+    from where they are NaN on, has the epochs before, and no part in the mean.
     """
-    settings: defaultdict[tuple[float, float], defaultdict[Config, list[Metrics]]]
-    settings = defaultdict(lambda: defaultdict(list))
-    for config, metrics in rows:
-        settings[config.learning_rate, config.momentum][config].append(metrics)
     columns = min(len(settings), 3)
     lines = 1 + math.ceil(len(settings) / columns)
     figure = Figure(figsize=(9, 4 + 0.22 * lines), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     handles = []
-    for ((rate, momentum), members), look in zip(settings.items(), _looks(), strict=False):
-        for axes, field in zip(panels, ("train_loss", "test_loss"), strict=True):
-            losses = [[getattr(row, field) for row in member] for member in members.values()]
-            _draw_setting(axes, np.array(losses), look)
-        diverged = sum(not math.isfinite(member[-1].test_loss) for member in members.values())
-        label = f"{rate:g}" + (f", momentum {momentum:g}" if momentum else "")
-        label += f" ({diverged} diverged)" if diverged else ""
+    for (name, losses), look in zip(settings.items(), _looks(), strict=False):
+        for axes, of_split in zip(panels, np.moveaxis(losses, -1, 0), strict=True):
+            _draw_setting(axes, of_split, look)
+        diverged = int(np.isnan(losses[:, -1, 1]).sum())
+        label = name + (f" ({diverged} diverged)" if diverged else "")
         handles.append(Line2D([], [], **look, **MEAN, label=label))
     for axes, title in zip(panels, ("training", "test"), strict=True):
         axes.set_title(title, fontsize=10)
@@ -149,11 +142,28 @@ def draw_sweep(rows: Sequence[tuple[Config, Metrics]]) -> Figure:
     return figure
 
 
+def draw_histogram(settings: Mapping[str, Float[np.ndarray, " members"]]) -> Figure:
+    """How many members of each setting have which test accuracy; NaN of those that diverged."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    found = {name: values[~np.isnan(values)] for name, values in settings.items()}
+    bins = np.histogram_bin_edges(np.concatenate([*found.values()]), bins="auto").tolist()
+    for (name, values), look in zip(found.items(), _looks(), strict=False):
+        axes.hist(values, bins, histtype="stepfilled", color=look["color"], alpha=0.5, label=name)
+    axes.set_xlabel("test accuracy")
+    axes.xaxis.set_major_formatter(percent)
+    axes.set_ylabel("members")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    open_axes(axes)
+    figure.legend(title="learning rate", ncols=min(len(settings), 3), **BELOW)
+    return figure
+
+
 def _draw_setting(
     axes: Axes, losses: Float[np.ndarray, "members epochs"], look: dict[str, Any]
 ) -> None:
     epochs = np.arange(1, losses.shape[1] + 1)
-    axes.plot(epochs, losses.T, ".-", color=look["color"], **MEMBER)
+    axes.plot(epochs, losses[:MOST_MEMBERS].T, ".-", color=look["color"], **MEMBER)
     healthy = losses[np.isfinite(losses).all(axis=1)]
     if len(healthy):
         axes.plot(epochs, healthy.mean(axis=0), **look, **MEAN)

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flax_mnist.config import CLASSES, PIXELS, WEIGHT_DECAY
+from flax_mnist.store.run_folder import OUTCOMES
+from flax_mnist.store.sweep_folder import QUANTILES
 
 if TYPE_CHECKING:  # `flax-mnist --help` need not wait for NumPy and JAX
     import jax
 
     from flax_mnist.config import Config
     from flax_mnist.data.dataset import Dataset
-    from flax_mnist.devices.memory import Plan
     from flax_mnist.store.metrics import Metrics
-    from flax_mnist.store.outcomes import Setting
+    from flax_mnist.store.sweep_folder import Setting
 
 Rows = Sequence[Sequence[str]]  #: Of a table, cell by cell.
 
 SWEEP_LEGEND = """
 Means over the seeds, and their standard deviations. correct: of the test
-images. ensemble: correct by the mean of the seeds' probabilities. The best has
+images. ensemble: correct by the mean of the seeds' probabilities."""
+FLATTERED = """ The best has
 the lowest test loss; since it is chosen by the test images, its own results on
 them flatter it a little."""
+VALIDATED = """ The best has
+the lowest loss on the images that each seed holds out, by which the best epoch
+of each member is chosen too: the test images have decided nothing."""
+
+MOST_SETTINGS = 20  #: In a table: of more only the best.
 
 _NUMBER = re.compile(r"[-+±]?\d")
 
@@ -117,23 +124,39 @@ def score(dataset: Dataset, test_loss: float, accuracy: float) -> str:
     )
 
 
-def sweep_header(dataset: Dataset, plan: Plan) -> str:
-    """What a sweep trains, on what, and where; the seeds of each setting are in their order."""
-    members = [config for group in plan.groups for config in group]
-    config, devices = members[0], plan.mesh.devices
+def sweep_header(
+    dataset: Dataset,
+    members: Sequence[Config],
+    groups: int,
+    devices: Sequence[jax.Device],
+    needed: float,
+) -> str:
+    """What a sweep trains, on what, and where, in so many bytes; each setting has its seeds."""
+    config = members[0]
     rates = dict.fromkeys(f"{member.learning_rate:g}" for member in members)
     momenta = dict.fromkeys(f"{member.momentum:g}" for member in members)
-    momentum = f", momentum {', '.join(momenta)}" if config.optimizer == "sgd" else ""
-    together = f"in {len(plan.groups)} groups" if len(plan.groups) > 1 else "at once"
+    sizes = dict.fromkeys(f"{member.batch_size}" for member in members)
+    networks = dict.fromkeys(map(network, members))
+    momentum = f", momentum {_some(momenta)}" if config.optimizer == "sgd" else ""
+    together = f"in {groups} groups" if groups > 1 else "at once"
+    held = f", {config.validation:,} images held out by each seed" if config.validation else ""
     return (
-        f"{images(dataset)}\n"
-        f"{network(config)}, {config.init} initialisation, {config.precision}, "
+        f"{images(dataset)}{held}\n"
+        f"{_some(networks)}, {config.init} initialisation, {config.precision}, "
         f"seeds {config.seed} to {members[-1].seed}\n"
-        f"{_optimizer(config)}, learning rates {', '.join(rates)}{momentum}, "
-        f"batches of {config.batch_size}{_schedule(config)}\n"
-        f"{len(members)} members {together} on {devices.size} x {devices[0].device_kind}, "
-        f"in about {plan.bytes / 1e6:,.0f} MB"
+        f"{_optimizer(config)}, learning rates {_some(rates)}{momentum}, "
+        f"batches of {_some(sizes)}{_schedule(config)}\n"
+        f"{len(members):,} members {together} on {len(devices)} x {devices[0].device_kind}, "
+        f"in about {needed / 1e6:,.0f} MB of memory"
     )
+
+
+def _some(names: Iterable[str]) -> str:
+    """All of them where they are few."""
+    first, *others = names
+    if len(others) < MOST_SETTINGS:
+        return ", ".join([first, *others])
+    return f"{first}, {others[0]}, ... {others[-1]} ({1 + len(others)} of them)"
 
 
 def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics]) -> str:
@@ -152,25 +175,73 @@ def sweep_line(group: int, groups: int, epochs: int, metrics: Sequence[Metrics])
 
 
 def sweep_table(settings: Sequence[Setting]) -> str:
-    """A line for each setting, with mean and spread over its seeds."""
-    rows: list[tuple[str, ...]] = [
-        ("learning rate", "momentum", "test loss", "sd", "correct", "sd", "ensemble", "")
-    ]
-    for setting in settings:
+    """A line for each setting, with mean and spread over its seeds; of many for the best."""
+    shown = sorted(settings, key=lambda s: s.rank)[:MOST_SETTINGS]
+    if len(settings) <= MOST_SETTINGS:
+        shown = list(settings)
+    by_validation = any(setting.validation_loss is not None for setting in settings)
+    names = setting_columns(settings)
+    held = ("held out",) if by_validation else ()
+    results = ("test loss", "sd", "correct", "sd", "ensemble", "")
+    rows: list[tuple[str, ...]] = [(*names, *held, *results)]
+    for setting in shown:
         marks = ["best"] if setting.best else []
         if setting.diverged:
             marks.append(f"{setting.diverged} of {setting.members} diverged")
-        losses = (setting.test_loss, setting.test_loss_sd)
+        held_out = [setting.validation_loss] if by_validation else []
+        losses = (*held_out, setting.test_loss, setting.test_loss_sd)
         shares = (setting.test_accuracy, setting.test_accuracy_sd, setting.ensemble_accuracy)
         cells = (
-            f"{setting.learning_rate:g}",
-            f"{setting.momentum:g}",
+            *(value_of(setting) for value_of in names.values()),
             *("-" if value is None else loss(value) for value in losses),
             *("-" if value is None else f"{value:.2%}" for value in shares),
             ", ".join(marks),
         )
         rows.append(cells)
-    return f"{table(rows, '>>>>>>><')}\n{SWEEP_LEGEND}"
+    sides = ">" * (len(rows[0]) - 1) + "<"
+    more = len(settings) - len(shown)
+    rest = f"\nand {more:,} more, in {OUTCOMES}" if more else ""
+    legend = SWEEP_LEGEND + (VALIDATED if by_validation else FLATTERED)
+    return f"{table(rows, sides)}{rest}{_quantiles(settings)}\n{legend}"
+
+
+def setting_columns(settings: Sequence[Setting]) -> dict[str, Callable[[Setting], str]]:
+    """What settings are told apart by, and how each of it is written."""
+    columns: dict[str, Callable[[Setting], str]] = {
+        "network": lambda s: "-".join(map(str, s.hidden_sizes)),
+        "batch": lambda s: str(s.batch_size),
+        "learning rate": lambda s: f"{s.learning_rate:g}",
+        "momentum": lambda s: f"{s.momentum:g}",
+    }
+    always = ("learning rate", "momentum")
+    return {
+        name: value_of
+        for name, value_of in columns.items()
+        if name in always or len({value_of(setting) for setting in settings}) > 1
+    }
+
+
+def setting_name(setting: Setting, settings: Sequence[Setting]) -> str:
+    """A setting by what tells it apart from the others: its learning rate first."""
+    columns = setting_columns(settings)
+    rate, momentum = columns.pop("learning rate"), columns.pop("momentum")
+    besides = [f"{name} {value_of(setting)}" for name, value_of in columns.items()]
+    if setting.momentum:
+        besides = [f"momentum {momentum(setting)}", *besides]
+    return ", ".join([rate(setting), *besides])
+
+
+def _quantiles(settings: Sequence[Setting]) -> str:
+    """Of the best setting, where its seeds are many."""
+    best = next((setting for setting in settings if setting.best), None)
+    if not best or not best.test_accuracy_quantiles or not best.test_loss_quantiles:
+        return ""
+    rows = [
+        ("of the best", *(f"{q:.0%}" for q in QUANTILES)),
+        ("test loss", *map(loss, best.test_loss_quantiles)),
+        ("correct", *(f"{share:.2%}" for share in best.test_accuracy_quantiles)),
+    ]
+    return f"\n\n{table(rows)}"
 
 
 def table(rows: Rows, sides: Sequence[str] | None = None) -> str:

@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,23 +73,34 @@ def save(run_dir: Path, step: int, progress: Progress, run: Mapping[str, Any], k
         FlaxMnistError: it cannot be written, or a weight is not finite; those before it are
             untouched.
     """
-    arrays, path = _arrays(progress), _path(run_dir, step)
+    arrays = arrays_of((progress.state, progress.losses))
     if not _are_finite(arrays):
         raise FlaxMnistError(
             f"The weights are not finite after step {step:,}; nothing was saved. "
             "Try a smaller --learning-rate."
         )
+    epoch, done, seconds = progress.epoch, progress.step, float(progress.seconds)
+    write(run_dir, step, Checkpoint(epoch, done, seconds, dict(run), arrays), keep)
+
+
+def write(run_dir: Path, step: int, checkpoint: Checkpoint, keep: int) -> None:
+    """As `save`, of whatever arrays; they need not be finite.
+
+    Raises:
+        FlaxMnistError: it cannot be written; those before it are untouched.
+    """
+    path = _path(run_dir, step)
     metadata = {
-        "epoch": str(progress.epoch),
-        "step": str(progress.step),
-        "seconds": str(float(progress.seconds)),
-        "run": json.dumps(dict(run)),
+        "epoch": str(checkpoint.epoch),
+        "step": str(checkpoint.step),
+        "seconds": str(checkpoint.seconds),
+        "run": json.dumps(checkpoint.run),
         "sha256": "0" * _DIGITS,
     }
     try:
         path.parent.mkdir(exist_ok=True)
         _remove_partial(run_dir)
-        write_atomically(path, _sealed(safetensors.numpy.save(arrays, metadata)))
+        write_atomically(path, _sealed(safetensors.numpy.save(checkpoint.arrays, metadata)))
         for old in [_path(run_dir, step) for step in steps(run_dir)[:-keep]]:
             if old.is_dir():  # somebody has put a folder in its place
                 shutil.rmtree(old)
@@ -111,27 +122,47 @@ def restore(run_dir: Path, like: Progress, run: Mapping[str, Any]) -> Progress |
         RequestError: it belongs to another run, and the message lists the differences; or it was
             saved by one of the first builds.
     """
+    tree = (like.state, like.losses)
+
+    def fits(found: Checkpoint) -> None:
+        specs, wanted = _specs(found.arrays), _specs(arrays_of(tree))
+        require_same(found.run | specs, {**run, **wanted})
+
+    found = newest(run_dir, fits)
+    if found is None:
+        return None
+    state, losses = jax.tree.map(jax.numpy.asarray, tree_of(found.arrays, tree))
+    return Progress(state, losses, found.epoch, found.step, found.seconds)
+
+
+def newest(
+    run_dir: Path, fits: Callable[[Checkpoint], None], finite: bool = True
+) -> Checkpoint | None:
+    """The newest checkpoint that is whole, and for which `fits` does not raise; else as `restore`.
+
+    One whose numbers must be `finite`, and are not, is no whole one.
+    """
     _refuse_folders(run_dir)
     _remove_partial(run_dir)
     wrong: dict[Path, str] = {}
     for path in [_path(run_dir, step) for step in reversed(steps(run_dir))]:
         try:
-            found = read_checkpoint(path)
+            found = read_checkpoint(path, finite)
         except DataError as error:
             wrong[path] = str(error)
             continue
-        _require_same(path, found, like, run)
+        try:
+            fits(found)
+        except RequestError as error:
+            raise RequestError(f"{path}: {error}") from error
         for damaged, reason in wrong.items():
             aside = _set_aside(damaged)
             warnings.warn(
                 f"{reason} It is set aside as {aside.name}; going on from {path.name}.",
                 FlaxMnistWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        tree = jax.tree.structure((like.state, like.losses))
-        leaves = [jax.numpy.asarray(found.arrays[name]) for name in _arrays(like)]
-        state, losses = jax.tree.unflatten(tree, leaves)
-        return Progress(state, losses, found.epoch, found.step, found.seconds)
+        return found
     before = sorted((run_dir / FOLDER).glob(f"*{DAMAGED}*"))
     reasons = [*wrong.values(), *(f"{path}: was set aside as damaged." for path in before)]
     if reasons:
@@ -155,8 +186,8 @@ def steps(run_dir: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads a file of `save`'s.
+def read_checkpoint(path: Path, finite: bool = True) -> Checkpoint:
+    """Reads a file of `save`'s, or of `write`'s, whose numbers need not be `finite`.
 
     Raises:
         DataError: it is missing, or not what was saved.
@@ -179,7 +210,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise DataError(f"{path}: cannot be loaded (it is nested too deeply).") from error
     if not (epoch >= 0 and step >= 0 and 0 <= seconds < math.inf and isinstance(run, dict)):
         raise DataError(f"{path}: is no checkpoint: its metadata make no sense.")
-    if not _are_finite(arrays):
+    if finite and not _are_finite(arrays):
         raise DataError(f"{path}: not all of its numbers are finite.")
     return Checkpoint(epoch, step, seconds, run, arrays)
 
@@ -193,30 +224,35 @@ def _sealed(content: bytes) -> bytes:
     return b"".join([before, digest.hexdigest().encode(), after])
 
 
-def _arrays(progress: Progress) -> Arrays:
-    """The leaves of state and losses, by their paths, in the order of `jax.tree.leaves`."""
-    leaves, _ = jax.tree.flatten_with_path((progress.state, progress.losses))
+def arrays_of(tree: Any) -> Arrays:
+    """The leaves of a pytree of arrays, by their paths, in the order of `jax.tree.leaves`."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
     # safetensors writes the memory as it lies and knows no strides.
     return {jax.tree_util.keystr(path): np.asarray(leaf, order="C") for path, leaf in leaves}
+
+
+def tree_of(arrays: Arrays, like: Any) -> Any:
+    """The pytree of which `arrays_of` made the arrays, of the structure of `like`."""
+    return jax.tree.map_with_path(lambda path, _: arrays[jax.tree_util.keystr(path)], like)
 
 
 def _are_finite(arrays: Arrays) -> bool:
     return all(np.isfinite(array).all() for array in arrays.values() if array.dtype.kind == "f")
 
 
-def _require_same(path: Path, found: Checkpoint, like: Progress, run: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint that is whole but of another run."""
-    wanted = json.loads(json.dumps(dict(run))) | _specs(_arrays(like))
+def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses with a `RequestError` a checkpoint that is whole but of another run."""
+    needed: dict[str, Any] = json.loads(json.dumps(dict(wanted)))
     # A version of before had not all the settings of today, but did what they say by default.
-    unsaid = {name: value for name, value in vars(Config()).items() if name in wanted}
-    saved = unsaid | found.run | _specs(found.arrays)
+    unsaid = {name: value for name, value in vars(Config()).items() if name in needed}
+    saved = {**unsaid, **found}
     differences = [
-        f"{name} is {saved.get(name)} there and {wanted.get(name)} here"
-        for name in wanted | saved
-        if saved.get(name) != wanted.get(name)
+        f"{name} is {saved.get(name)} there and {needed.get(name)} here"
+        for name in needed | saved
+        if saved.get(name) != needed.get(name)
     ]
     if differences:
-        raise RequestError(f"{path}: is a checkpoint of another run: {'; '.join(differences)}.")
+        raise RequestError(f"is a checkpoint of another run: {'; '.join(differences)}.")
 
 
 def _specs(arrays: Arrays) -> dict[str, list[Any]]:

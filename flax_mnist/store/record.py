@@ -55,19 +55,26 @@ class Record(NamedTuple):
 
 
 def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> None:
-    """Writes `config.json` into the run folder `path`.
-
-    Of an imported run only the settings are written that its weights tell. `environment` has
-    topology, versions, device and command: it is `devices.environment.describe`'s.
+    """Writes `config.json` into the run folder `path`; for the environment see `content_of`.
 
     Raises:
         FlaxMnistError: it cannot be written.
+    """
+    content = content_of(record, environment)
+    write_atomically(path / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def content_of(record: Record, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What `config.json` says of a run.
+
+    Of an imported run only the settings are written that its weights tell. `environment` has
+    topology, versions, device and command: it is `devices.environment.describe`'s.
     """
     settings = dataclasses.asdict(record.config)
     if record.checkpoints is None:
         settings = {name: settings[name] for name in ("hidden_sizes", "precision")}
     data_dir = record.data_dir and Path(os.path.expanduser(record.data_dir)).resolve()
-    content = {
+    return {
         "config": settings,
         "dataset": {
             "name": record.dataset,
@@ -81,7 +88,6 @@ def write_config(path: Path, record: Record, environment: Mapping[str, Any]) -> 
         "checkpoints": dataclasses.asdict(record.checkpoints) if record.checkpoints else None,
         **environment,
     }
-    write_atomically(path / CONFIG, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def read_config(path: Path) -> Record:
@@ -118,7 +124,12 @@ def parse_config(text: str, path: Path) -> Record:
     Raises:
         DataError: it is damaged, or a newer version of this program wrote it.
     """
-    file, content = path / CONFIG if path.is_dir() else path, None
+    return parse_content(text, path / CONFIG if path.is_dir() else path)
+
+
+def parse_content(text: str, file: Path) -> Record:
+    """As `parse_config`, of a file that has what `content_of` gives, whatever it has besides."""
+    content = None
     try:
         content = json.loads(text)
         return _record(content)

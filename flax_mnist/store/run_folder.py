@@ -13,10 +13,11 @@ from flax_mnist.errors import FlaxMnistError, FlaxMnistWarning, RequestError
 
 CONFIG, METRICS, WEIGHTS = "config.json", "metrics.jsonl", "weights.safetensors"
 CURVES, LOCK = "loss.png", "lock"
-#: What stands in the folder of a sweep besides its picture; the last one is a run folder.
-SWEEP, OUTCOMES, BEST = "sweep.jsonl", "outcomes.jsonl", "best"
+#: What stands in the folder of a sweep besides its pictures; the last one is a run folder.
+SWEEP_CONFIG, SWEEP, OUTCOMES, BEST = "sweep.json", "sweep.jsonl", "outcomes.jsonl", "best"
+HISTOGRAM = "histogram.png"
 #: What stands in a folder where something has been trained.
-OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", SWEEP)
+OF_A_RUN = (CONFIG, METRICS, WEIGHTS, "checkpoints", SWEEP_CONFIG, SWEEP)
 # What a file system says that knows no locks: some of NFS's, and some in a user's own programs.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 

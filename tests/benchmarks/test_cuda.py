@@ -7,6 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 
 from benchmarks.harness.program import Settings

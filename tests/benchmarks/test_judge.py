@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.equivalence import torch_reference
 from benchmarks.harness import judge
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
 
 
-def test_the_score_agrees_with_pytorch(dataset: Dataset) -> None:
+def test_the_score_agrees_with_pytorch(
+    torch: ModuleType, tutorial: ModuleType, dataset: Dataset
+) -> None:
     torch.manual_seed(0)
-    model = torch_reference.build_model()
-    inputs = torch_reference.normalize(dataset.test.images)
-    expected = torch_reference.evaluate(model, inputs, torch.tensor(dataset.test.labels).long())
+    model = tutorial.build_model()
+    inputs = tutorial.normalize(dataset.test.images)
+    expected = tutorial.evaluate(model, inputs, torch.tensor(dataset.test.labels).long())
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     np.testing.assert_allclose(judge.score(weights, dataset.test), expected, rtol=1e-5)
 

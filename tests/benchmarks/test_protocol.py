@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from benchmarks.harness import protocol
+from benchmarks.harness.entrant import Entrant, Trial, blank
 from benchmarks.harness.process import whole_process
 from benchmarks.harness.program import Settings
-from benchmarks.harness.protocol import Trial
-from benchmarks.harness.schedule import Schedule
+from benchmarks.harness.protocol import take_round
+from benchmarks.harness.schedule import Budget, Schedule
 from benchmarks.tables.summary import summarize
 from tests.benchmarks.some_rows import SLEEP, row
 
@@ -60,7 +60,7 @@ class Scripted:
         self.seconds = list(seconds)
         self.is_closed = False
 
-    def ask(self, warm_up: int, calls: int, timeout: float = 0) -> dict[str, Any]:
+    def ask(self, timeout: float = 0, warm_up: int = 0, calls: int = 0) -> dict[str, Any]:
         turn = [self.seconds.pop(0)] * calls
         return {"seconds": turn, "idle_cpu_seconds": 0.0, "peak_memory": None}
 
@@ -73,21 +73,21 @@ def test_threads_that_lost_to_one_compete_again(again: float, threads: int) -> N
     variant = row("N1").variants[0]
     one = Trial(variant, 1, Scripted(1.1), seconds=1.0)  # type: ignore[arg-type]
     two = Trial(variant, 2, Scripted(again), seconds=1.5)  # type: ignore[arg-type]
-    entrant = protocol.Entrant(row("N1"), protocol.blank(row("N1")), trials=[one, two])
+    entrant = Entrant(row("N1"), blank(row("N1")), trials=[one, two])
     entrant.choose(one)
     processes = [one.process, two.process]
-    assert protocol.reconsider(entrant, Schedule(trial_turns=1, settle_seconds=0))
+    assert entrant.reconsider(Schedule(trial_turns=1, settle_seconds=0), Budget())
     assert entrant.result["threads"] == threads
     assert entrant.epoch_seconds == min(again, 1.0)
     assert entrant.process is processes[threads - 1]
     assert [process.is_closed for process in processes] == [threads == 2, threads == 1]  # type: ignore[union-attr]
-    assert not protocol.reconsider(entrant, Schedule(trial_turns=1, settle_seconds=0))
+    assert not entrant.reconsider(Schedule(trial_turns=1, settle_seconds=0), Budget())
 
 
 def test_a_turn_that_lags_is_taken_again_and_the_faster_counts() -> None:
     schedule = Schedule(rounds=4, settle_seconds=0, lag=1.25, retakes=2)
     steady, caught, slow_from_the_start = (
-        protocol.Entrant(row("N1"), protocol.blank(row("N1")), Scripted(*seconds), 1.0, best)  # type: ignore[arg-type]
+        Entrant(row("N1"), blank(row("N1")), Scripted(*seconds), 1.0, best)  # type: ignore[arg-type]
         for best, *seconds in (
             (1.0, 1.2, 1.1, 1.0, 1.2),
             #    as ever; once lagging; all three lagging; as fast as never before
@@ -96,9 +96,9 @@ def test_a_turn_that_lags_is_taken_again_and_the_faster_counts() -> None:
         )
     )
     for number in range(schedule.rounds):
-        protocol.take_round([steady, caught, slow_from_the_start], number, schedule)
+        take_round([steady, caught, slow_from_the_start], number, schedule, Budget())
 
-    def counted(entrant: protocol.Entrant, which: str = "turns") -> list[float]:
+    def counted(entrant: Entrant, which: str = "turns") -> list[float]:
         return [turn["seconds"][0] for turn in entrant.result[which]]
 
     assert counted(steady) == [1.2, 1.1, 1.0, 1.2]

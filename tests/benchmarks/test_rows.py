@@ -13,6 +13,7 @@ from flax_mnist.config import Config
 from tests.benchmarks.some_rows import row
 
 
+@pytest.mark.usefixtures("torch")
 def test_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [threads for _, threads in row("P3").candidates(4, "cpu")] == [1, 4]  # type: ignore[misc]
     assert [threads for _, threads in row("P3").candidates(1, "cpu")] == [1]  # type: ignore[misc]

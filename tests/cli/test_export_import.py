@@ -6,15 +6,13 @@ import json
 import sys
 
 import pytest
-import torch
 from safetensors.numpy import load_file
 
-from benchmarks.equivalence.torch_reference import build_model
 from flax_mnist.store import run_folder
 from tests.helpers.command_line import ask, refused, run, said
 
 
-def test_export_and_import_round_trip(capsys, data, trained, tmp_path):
+def test_export_and_import_round_trip(torch, capsys, data, trained, tmp_path):
     file = tmp_path / "weights.safetensors"
     assert run("export", trained, "--output", file).returncode == 0
     assert file.read_bytes() == (trained / "weights.safetensors").read_bytes()
@@ -31,12 +29,12 @@ def test_export_and_import_round_trip(capsys, data, trained, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.PTH", "w"])
-def test_every_export_can_be_imported_again(capsys, trained, tmp_path, name):
+def test_every_export_can_be_imported_again(torch, tutorial, capsys, trained, tmp_path, name):
     file, out = tmp_path / name, tmp_path / "out"
     assert said(capsys, "export", trained, "--output", file) == [f"Written to {file}"]
     if name in ("w.pt", "w.PTH"):
         theirs = torch.load(file, weights_only=True)
-        build_model((128, 64)).load_state_dict(theirs, strict=True)
+        tutorial.build_model((128, 64)).load_state_dict(theirs, strict=True)
     assert said(capsys, "import", file, "--run-dir", out) == [
         f"Imported into {out}: 0, 2, 4 as 784-128-64-10 with ReLU, which a state dict does not tell"
     ]
@@ -73,7 +71,9 @@ def test_a_suffix_that_says_otherwise_is_refused(capsys, trained, tmp_path, outp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_format_that_is_asked_for_goes_into_a_file_of_any_other_name(capsys, trained, tmp_path):
+def test_a_format_that_is_asked_for_goes_into_a_file_of_any_other_name(
+    torch, capsys, trained, tmp_path
+):
     said(capsys, "export", trained, "--output", tmp_path / "w.bin", "--format", "torch")
     assert next(iter(torch.load(tmp_path / "w.bin", weights_only=True))) == "0.weight"
 
@@ -86,10 +86,10 @@ def test_no_pt_file_is_written_where_there_is_no_pytorch(capsys, trained, tmp_pa
     )
 
 
-def test_a_whole_model_is_imported_and_predicts_at_once(capsys, data, tmp_path):
+def test_a_whole_model_is_imported_and_predicts_at_once(torch, tutorial, capsys, data, tmp_path):
     file, out = tmp_path / "my_mnist_model.pt", tmp_path / "out"
     torch.manual_seed(0)
-    torch.save(build_model((16, 12)), file)
+    torch.save(tutorial.build_model((16, 12)), file)
     assert said(capsys, "import", file, "--run-dir", out, "--data-dir", data) == [
         f"Imported into {out}: 0, 2, 4 as 784-16-12-10 with ReLU"
     ]
@@ -97,9 +97,9 @@ def test_a_whole_model_is_imported_and_predicts_at_once(capsys, data, tmp_path):
     assert of_file == said(capsys, "predict", out, "--index", 0, "--json")
 
 
-def test_numbers_that_are_widened_are_told_on_stderr(capsys, tmp_path):
+def test_numbers_that_are_widened_are_told_on_stderr(torch, tutorial, capsys, tmp_path):
     file = tmp_path / "w.pt"
-    torch.save(build_model((16,)).half().state_dict(), file)
+    torch.save(tutorial.build_model((16,)).half().state_dict(), file)
     assert ask("import", file, "--run-dir", tmp_path / "out") == 0
     warning = f"WARNING: {file}: float16 was widened to float32."
     assert set(capsys.readouterr().err.splitlines()) == {warning}

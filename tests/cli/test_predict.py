@@ -6,16 +6,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from benchmarks.equivalence.torch_reference import build_model, normalize
 from tests.helpers.command_line import run, said
 from tests.helpers.pictures import like_mnist
 
 
-def test_predict_agrees_with_pytorch(trained, digits, tmp_path):
+def test_predict_agrees_with_pytorch(torch, tutorial, trained, digits, tmp_path):
     path = tmp_path / "é.png"
     chosen = like_mnist(digits["test_images"][:600])[0]
     Image.fromarray(digits["test_images"][chosen]).save(path)
@@ -34,11 +32,11 @@ def test_predict_agrees_with_pytorch(trained, digits, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["image"] for row in rows] == [str(path), "mnist test image 0", "mnist test image 5"]
-    model = build_model()
+    model = tutorial.build_model()
     tensors = {k: torch.tensor(v) for k, v in load_file(trained / "weights.safetensors").items()}
     model.load_state_dict(tensors)
     with torch.no_grad():
-        expected = model(normalize(digits["test_images"][[chosen, 0, 5]])).exp().numpy()
+        expected = model(tutorial.normalize(digits["test_images"][[chosen, 0, 5]])).exp().numpy()
     labels = [None, *(str(digits["test_labels"][i]) for i in (0, 5))]
     for row, label, probabilities in zip(rows, labels, expected, strict=True):
         assert row["label"] == label

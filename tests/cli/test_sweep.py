@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import subprocess
 import sys
@@ -14,26 +13,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flax_mnist.runs import sweeping
 from flax_mnist.store.metrics import Metrics, read_metrics
 from flax_mnist.store.record import read_config
 from tests.helpers.command_line import ask, environment, refused, said
-from tests.helpers.sweeps import FLOAT32, SMALL, ended, metrics_of, single_run
-
-
-def rows_of(folder: Path) -> list[dict]:
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
-
-    lines = (folder / "sweep.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=refuse) for line in lines]
-
+from tests.helpers.sweeps import FLOAT32, SMALL, rows_of, single_run
 
 FIVE_CORES = """
 import sys
 from flax_mnist.cli import main as cli
 from flax_mnist.devices import memory
-memory.cpu_devices = lambda members: 5
+memory.cores = lambda: 5
 sys.exit(cli.main())
 """
 
@@ -58,7 +47,8 @@ def test_the_file_has_a_line_for_each_member_and_epoch(swept, dataset):
     rows = rows_of(swept)
     assert len(rows) == 24
     assert set(rows[0]) == {
-        "learning_rate", "momentum", "seed", *Metrics._fields[:7], "diverged", "dataset",
+        "learning_rate", "momentum", "seed", "batch_size", "hidden_sizes",
+        *Metrics._fields[:7], "diverged", "dataset",
     }  # fmt: skip
     for row in rows:
         assert row["diverged"] == (row["learning_rate"] == 1e30)
@@ -170,14 +160,9 @@ def test_a_sweep_is_not_overwritten(capsys, data, swept):
     assert (swept / "sweep.jsonl").read_bytes() == before
 
 
-def test_where_all_diverge_there_is_no_best(data, tmp_path, capsys, monkeypatch):
-    def lose_all(plan, *_):
-        rows = [(config, metrics_of(math.nan, math.nan)) for config in plan.groups[0]]
-        return iter([ended(rows)])
-
-    monkeypatch.setattr(sweeping, "compile_programs", lambda *_, **__: None)
-    monkeypatch.setattr(sweeping, "fit", lose_all)
-    flags = ("--learning-rates", 1e29, 1e30, "--seeds", 1, "--epochs", 1)
+def test_where_all_diverge_there_is_no_best(data, tmp_path, capsys):
+    rates = ("--learning-rates", 1e29, 1e30)
+    flags = (*rates, "--seeds", 1, "--epochs", 1, "--hidden-sizes", 8)
     assert ask("sweep", "--data-dir", data, "--run-dir", tmp_path / "out", *flags) == 1
     out, err = capsys.readouterr()
     assert "Every member diverged" in err
@@ -193,6 +178,13 @@ def test_where_all_diverge_there_is_no_best(data, tmp_path, capsys, monkeypatch)
         (("--seeds", "0"), "seeds: there must be at least 1."),
         (("--learning-rates",), "learning-rates: there must be at least 1."),
         (("--learning-rates", "0.1", "-1"), "learning-rate is -1.0"),
+        (("--networks", "128-x"), "networks: '128-x' is none; write 128-64."),
+        (("--networks", "16", "--hidden-sizes", "8"), "--networks and --hidden-sizes: choose one"),
+        (("--batch-sizes", "0"), "batch-size is 0"),
+        (("--group-size", "0"), "group-size is 0"),
+        (("--checkpoint-every", "often"), "checkpoint-every is 'often'"),
+        (("--resume",), "--resume needs the --run-dir"),
+        (("--resume", "--run-dir", "nowhere"), "nowhere: is no folder of a sweep"),
         (("--seed", "4294967295"), "seed is 4294967296"),
     ],
 )

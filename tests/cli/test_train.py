@@ -9,12 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
 import flax_mnist
-from benchmarks.equivalence.torch_reference import build_model, evaluate, normalize
 from flax_mnist import Config, init_state
 from flax_mnist.cli.train import flags_of, parse
 from flax_mnist.config import CheckpointPolicy
@@ -84,12 +82,13 @@ def test_config_says_what_is_needed_to_repeat_the_run(trained):
     assert environment["device"].startswith("cpu")
 
 
-def test_the_saved_weights_score_in_pytorch_what_training_said(trained, digits):
-    model = build_model()
+def test_the_saved_weights_score_in_pytorch_what_training_said(torch, tutorial, trained, digits):
+    model = tutorial.build_model()
     tensors = {k: torch.tensor(v) for k, v in load_file(trained / "weights.safetensors").items()}
     model.load_state_dict(tensors, strict=True)
     labels = torch.tensor(digits["test_labels"], dtype=torch.int64)
-    loss, accuracy = evaluate(model, normalize(digits["test_images"]), labels)
+    inputs = tutorial.normalize(digits["test_images"])
+    loss, accuracy = tutorial.evaluate(model, inputs, labels)
     assert loss == pytest.approx(metrics(trained)[-1]["test_loss"], rel=1e-5)
     assert accuracy == pytest.approx(metrics(trained)[-1]["test_accuracy"])
     assert accuracy > 0.5

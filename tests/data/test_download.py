@@ -206,9 +206,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, sources, server):
     assert server.asked == []
 
 
+PATIENT = 60
+"""Seconds: where an answer waits for another process, which takes long on a busy machine."""
+
+
 def as_a_process(sources: list[Source], folder: Path) -> subprocess.Popen[str]:
     script = (
-        "import pathlib\nfrom flax_mnist.data.download import Source, fetch\n"
+        "import pathlib\nfrom flax_mnist.data import download\n"
+        "from flax_mnist.data.download import Source, fetch\n"
+        f"download.ANSWER_TIMEOUT = {PATIENT}\n"
         f"fetch('digits', {sources!r}, pathlib.Path({str(folder)!r}))"
     )
     return subprocess.Popen([sys.executable, "-c", script], env=environment(), text=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import pytest
-import torch
 
 
 @pytest.fixture(autouse=True)
@@ -15,13 +14,10 @@ def _as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     # The command line makes settings for the whole process, as it may in one of its own.
     names = ("jax_platforms", "jax_default_device", "jax_enable_compilation_cache")
     before = {name: getattr(jax.config, name) for name in names}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other where other tests run beside these
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # a document's own files
     monkeypatch.setenv("COLUMNS", "100")
     with jax.numpy_dtype_promotion("standard"):  # as a reader has it; optax's Adam needs it
         yield
-    torch.set_num_threads(threads)
     for name, value in before.items():
         jax.config.update(name, value)

@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.documents import DOCUMENTS, prose, run_document
+from tests.helpers.documents import DOCUMENTS, blocks, prose, run_document
 
 
 # Three lines for a reader need not close the file.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
-def test_every_block_runs_and_prints_what_is_shown(path: Path) -> None:
+def test_every_block_runs_and_prints_what_is_shown(
+    path: Path, request: pytest.FixtureRequest
+) -> None:
+    if any("torch" in block.code for block in blocks(path.read_text(encoding="utf-8"))):
+        request.getfixturevalue("torch")
     with jax.numpy_dtype_promotion("standard"):  # optax's Adam, in CONTRIBUTING.md, relies on it
         run_document(path)
     for picture in re.findall(r"!\[.*\]\((.*)\)", prose(path)):

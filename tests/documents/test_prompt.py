@@ -12,7 +12,7 @@ from tests.helpers.documents import ROOT, blocks, commands, run_command
 
 
 @pytest.mark.long
-def test_the_tutorial_can_be_pasted_at_the_prompt(tmp_path):
+def test_the_tutorial_can_be_pasted_at_the_prompt(torch, tmp_path):
     found = blocks((ROOT / "docs/from-pytorch-to-jax.md").read_text(encoding="utf-8"))
     for block in found:
         if block.language == "console":

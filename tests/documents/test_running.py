@@ -52,9 +52,14 @@ def test_what_is_printed_must_be_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     ["flax-mnist train --epochs many", "flax-mnist fly", "python -m benchmarks --rows X9",
-     "pip install '.[nothing]'", "rm -rf /", "python -m benchmarks.report no.json",
-     "python -m benchmarks.equivalence --no-flag"],
+     "pip install '.[nothing]'", "rm -rf /", "python -m benchmarks.report no.json"],
 )  # fmt: skip
 def test_a_wrong_command_fails(line: str) -> None:
     with pytest.raises((AssertionError, FlaxMnistError, SystemExit)):
         parse_command(line)
+
+
+@pytest.mark.usefixtures("torch")
+def test_a_wrong_flag_of_a_package_fails() -> None:
+    with pytest.raises(AssertionError):
+        parse_command("python -m benchmarks.equivalence --no-flag")

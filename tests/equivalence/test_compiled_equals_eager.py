@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+pytest.importorskip("torch")
+
 from benchmarks.equivalence import measurements, sides, tolerances
 from flax_mnist import model, train
 from flax_mnist.config import Config

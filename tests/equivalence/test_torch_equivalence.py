@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import pytest
 
+pytest.importorskip("torch")
+
 from benchmarks.equivalence import stored_runs
 from benchmarks.equivalence.recipes import RECIPES
 from tests.equivalence import checks
@@ -64,6 +66,13 @@ def test_rung_11_independent_runs(full_dataset, scores):
     assert len(stored_runs.runs_on(full_dataset)) >= 20
     assert len(checks.JAX_SEEDS) >= 20
     checks.check_independent_runs(full_dataset, scores[-1])
+
+
+@pytest.mark.long
+def test_control_an_epoch_too_few_is_caught_by_rung_11(full_dataset, scores):
+    """Here, not beside the other controls, so that a worker has made the runs already."""
+    with pytest.raises(AssertionError, match="independent runs, test loss"):
+        checks.check_independent_runs(full_dataset, scores[-2])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from PIL import Image
 from torch import nn
@@ -58,6 +61,23 @@ def test_transform_is_bit_equal_to_float32_numpy() -> None:
     assert tensor.shape == (1, 28, 28)
     assert tensor.dtype == torch.float32
     np.testing.assert_array_equal(tensor.numpy()[0], expected)
+
+
+def test_the_dataset_is_torchvisions() -> None:
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 10, 5)
+    theirs, ours = reference.tutorial_dataset(images, labels), reference.MNIST(images, labels)
+    assert isinstance(theirs, datasets.MNIST)
+    assert len(theirs) == len(ours) == 5
+    for index in range(5):
+        (image, label), (expected, expected_label) = theirs[index], ours[index]
+        assert torch.equal(image, expected)
+        assert label == expected_label
 
 
 def test_transform_is_torchvisions() -> None:

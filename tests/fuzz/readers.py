@@ -15,9 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet
 import safetensors.numpy
-import torch
 from PIL import Image
-from torch import nn
 
 from flax_mnist.data.forms import read_csv, read_npz, read_parquet
 from flax_mnist.data.idx import read_idx
@@ -144,6 +142,8 @@ def _state_dict() -> dict[str, np.ndarray]:
 
 
 def _pt() -> bytes:
+    import torch
+
     file = io.BytesIO()
     torch.save({name: torch.from_numpy(array) for name, array in _state_dict().items()}, file)
     return file.getvalue()
@@ -151,6 +151,8 @@ def _pt() -> bytes:
 
 def _old_pt() -> bytes:
     """As before 1.6, but for the name of the numbers, which is where they were in memory."""
+    import torch
+
     file, half = io.BytesIO(), torch.full((784 * 10,), 0.5)
     content = {n: half[: a.size].view(a.shape) for n, a in _state_dict().items()}
     torch.save(content, file, _use_new_zipfile_serialization=False)
@@ -165,6 +167,9 @@ def _npz_of_weights() -> bytes:
 
 def _pickle() -> list[bytes]:
     """Of a state dict, and of a whole model whose numbers are as many."""
+    import torch
+    from torch import nn
+
     model = io.BytesIO()
     layers = nn.Linear(784, 2), nn.ReLU(), nn.Linear(2, 10), nn.LogSoftmax(dim=1)
     torch.save({"epoch": 1, "model": nn.Sequential(*layers)}, model)
@@ -248,3 +253,6 @@ READERS = {
     "metrics.jsonl": Reader("metrics.jsonl", lambda path: read_metrics(path.parent), _metrics),
     "checkpoint": Reader("2.safetensors", read_checkpoint, _checkpoint, seal),
 }
+
+WRITTEN_BY_PYTORCH = {"pt", "pickle in pt"}
+"""Those whose valid files only PyTorch makes."""

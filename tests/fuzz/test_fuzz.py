@@ -10,13 +10,18 @@ import pytest
 from flax_mnist.errors import DataError, FlaxMnistError
 from tests.fuzz import __main__ as fuzz
 from tests.fuzz.damage import contents
-from tests.fuzz.readers import READERS, Reader
+from tests.fuzz.readers import READERS, WRITTEN_BY_PYTORCH, Reader
 from tests.helpers.odd_files import pipe
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_no_reader_raises_what_is_not_ours(name, folder):
-    reader = READERS[name]
+@pytest.fixture(params=READERS)
+def reader(request) -> Reader:
+    if request.param in WRITTEN_BY_PYTORCH:
+        request.getfixturevalue("torch")
+    return READERS[request.param]
+
+
+def test_no_reader_raises_what_is_not_ours(reader, folder):
     outcomes = {
         fuzz.attempt(reader, content, folder)
         for content in itertools.islice(contents(reader, seed=1), 500)
@@ -33,19 +38,14 @@ def test_what_is_nested_too_deeply_is_damage(name, folder):
             reader.read(folder / reader.file)
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_a_pipe_is_not_waited_for(name, tmp_path):
-    reader = READERS[name]
+def test_a_pipe_is_not_waited_for(reader, tmp_path):
     with pipe(tmp_path / reader.file), pytest.raises(FlaxMnistError, match="no ordinary file"):
         reader.read(tmp_path / reader.file)
 
 
-def test_the_same_seed_damages_the_same():
-    for reader in READERS.values():
-        first, again, other = (
-            list(itertools.islice(contents(reader, seed), 20)) for seed in (1, 1, 2)
-        )
-        assert first == again != other
+def test_the_same_seed_damages_the_same(reader):
+    first, again, other = (list(itertools.islice(contents(reader, seed), 20)) for seed in (1, 1, 2))
+    assert first == again != other
 
 
 def test_what_is_found_is_kept(tmp_path, monkeypatch, capsys):

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from benchmarks import __main__ as benchmark
+from benchmarks import entry
 from flax_mnist.cli.main import Command, main, parse
 
 ROOT = Path(__file__).parents[2]
@@ -177,9 +178,11 @@ def parse_benchmark(module: str, arguments: list[str]) -> None:
     if hasattr(found, "__path__"):  # of a package `python -m` runs this
         found = importlib.import_module(f"{module}.__main__")
     if module == "benchmarks":
-        benchmark.parse(arguments)
+        command, prog, words = benchmark.words_of(arguments)
+        entry.parse(command, prog, words)
     elif module == "benchmarks.report":
         assert all((ROOT / file).exists() for file in arguments)
     else:
-        known = {f"--{name.replace('_', '-')}" for name in inspect.signature(found.main).parameters}
+        target = entry.load(found.COMMAND if hasattr(found, "COMMAND") else found.main)
+        known = {f"--{name.replace('_', '-')}" for name in inspect.signature(target).parameters}
         assert {word for word in arguments if word.startswith("--")} <= known

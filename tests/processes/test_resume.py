@@ -77,14 +77,13 @@ def test_one_writer(data, tmp_path, capsys):
 
 @pytest.mark.long
 def test_a_short_campaign_of_faults(capfd):
-    sizes = ["--kills", "1", "--saves", "1", "--damages", "4", "--full-disks", "1"]
-    assert faults.main(sizes) == 0
+    assert faults.main(kills=1, sweeps=1, saves=1, damages=4, full_disks=1) == 0
     header, rule, *rows = [
         line for line in capfd.readouterr().out.splitlines() if line.count("|") == 7
     ]
     assert header.startswith("| fault ")
     assert set(rule) <= set("|-: ")
-    assert [int(row.split("|")[2]) for row in rows] == [1, 1, 2, 2, 1]
+    assert [int(row.split("|")[2]) for row in rows] == [1, 1, 2, 2, 1, 1]
     assert len({len(row) for row in (header, rule, *rows)}) == 1
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
+from types import ModuleType
 
 import jax
 import numpy as np
 import pytest
-import torch
 from google.protobuf import text_format
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config
 from flax_mnist.cli.main import main
 from flax_mnist.programs import hlo, inspection
@@ -26,14 +26,20 @@ NETWORKS = pytest.mark.parametrize(
 )
 
 
-def flops_in_pytorch(config: Config) -> int:
+@pytest.fixture
+def flops_in_pytorch(torch: ModuleType, tutorial: ModuleType) -> Callable[[Config], int]:
     """What PyTorch counts while it goes forward and backward through the same network."""
-    model = build_model(config.hidden_sizes)
-    images = normalize(np.zeros((config.batch_size, 28, 28), np.uint8))
-    labels = torch.zeros(config.batch_size, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter:
-        torch.nn.functional.nll_loss(model(images), labels).backward()
-    return counter.get_total_flops()
+    flop_counter = importlib.import_module("torch.utils.flop_counter")
+
+    def flops(config: Config) -> int:
+        model = tutorial.build_model(config.hidden_sizes)
+        images = tutorial.normalize(np.zeros((config.batch_size, 28, 28), np.uint8))
+        labels = torch.zeros(config.batch_size, dtype=torch.int64)
+        with flop_counter.FlopCounterMode(display=False) as counter:
+            torch.nn.functional.nll_loss(model(images), labels).backward()
+        return counter.get_total_flops()
+
+    return flops
 
 
 def test_the_tutorials_step_costs_29_mflop():
@@ -43,12 +49,12 @@ def test_the_tutorials_step_costs_29_mflop():
 
 
 @NETWORKS
-def test_the_count_by_hand_is_pytorchs(config):
+def test_the_count_by_hand_is_pytorchs(config, flops_in_pytorch):
     assert inspection.count_by_hand(config)[0] == flops_in_pytorch(config)
 
 
 @NETWORKS
-def test_each_layer_has_three_products_and_the_first_has_two(config):
+def test_each_layer_has_three_products_and_the_first_has_two(config, flops_in_pytorch):
     traced = inspection.trace_step(config)
     layers = len(config.hidden_sizes) + 1
     assert str(traced.jaxpr).count("= dot_general[") == 3 * layers - 1
@@ -111,10 +117,10 @@ def test_products_are_found_in_calls_and_fusions_in_the_order_of_the_program():
     ]
 
 
-def test_inspect_says_what_a_step_is_and_costs(capsys):
+def test_inspect_says_what_a_step_is_and_costs(tutorial, capsys):
     assert main(["inspect"]) == 0
     said = capsys.readouterr().out
-    model = build_model()
+    model = tutorial.build_model()
     for layer in (0, 2, 4):
         count = sum(parameter.numel() for parameter in model[layer].parameters())
         assert f"| {count:,} (" in said

@@ -9,9 +9,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-import torch
 
-from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import (
     Config,
     Split,
@@ -45,9 +43,10 @@ def test_without_an_optimizer_it_is_the_training_of_a_run(dataset, tmp_path):
         assert ours[: ours._fields.index("seconds")] == theirs[: ours._fields.index("seconds")]
 
 
-def test_with_adamw_it_is_pytorchs_loop(dataset):
+def test_with_adamw_it_is_pytorchs_loop(torch, tutorial, dataset):
     config = Config(epochs=2, hidden_sizes=(16,))
-    network, images = build_model(config.hidden_sizes), normalize(dataset.train.images)
+    network = tutorial.build_model(config.hidden_sizes)
+    images = tutorial.normalize(dataset.train.images)
     start = from_torch_state_dict({k: v.numpy().copy() for k, v in network.state_dict().items()})
     labels = torch.tensor(dataset.train.labels).long()
     adamw = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)

@@ -13,16 +13,16 @@ import optax
 import pytest
 
 from flax_mnist import Config, fit
+from flax_mnist.axes import Axes
 from flax_mnist.config import CheckpointPolicy
 from flax_mnist.data.validation import hold_out
-from flax_mnist.devices.memory import make_plan
 from flax_mnist.errors import RequestError, StoppedError
-from flax_mnist.runs import sweeping
 from flax_mnist.runs.training import train
 from flax_mnist.store import checkpoint, run_folder
-from flax_mnist.sweep import combinations
+from flax_mnist.sweeps.group import kept_params
+from flax_mnist.sweeps.plan import Plan
 from tests.helpers.checkpoints import put_together, take_apart
-from tests.helpers.sweeps import single_run
+from tests.helpers.sweeps import axes, lane, plan_of, single_run, trained
 
 SMALL = Config(epochs=2, hidden_sizes=(16,), learning_rate=0.01)
 RECIPES = {
@@ -112,27 +112,27 @@ def test_a_checkpoint_of_before_there_were_optimizers_goes_on(dataset, tmp_path)
 
 
 @each_recipe
-def test_a_member_of_a_sweep_is_its_single_run(dataset, recipe):
+def test_a_member_of_a_sweep_is_its_single_run(dataset, recipe, monkeypatch):
+    monkeypatch.setattr(Plan, "together", True)  # as on an accelerator
     config = dataclasses.replace(SMALL, precision="float64", **recipe)
-    members = combinations(config, (0.003, 0.05), (config.momentum,), seeds=2)
+    members = axes((0.003, 0.05), momenta=(config.momentum,)).members(config)
     with jax.enable_x64(True):
-        plan = make_plan(members, dataset.counts, jax.devices(), np.inf)
-        programs = sweeping.compile_programs(plan, dataset, together=True)
-        *_, last = sweeping.fit(plan, dataset, programs)
+        ((standing, epochs),) = trained(plan_of(members, dataset), dataset)
         for i in (0, 3):
             params, history = single_run(members[i], dataset)
-            ours = jax.tree.map(lambda leaf, i=i: leaf[i], last.trained.params)
+            ours = lane(kept_params(standing), i)
             jax.tree.map(
                 lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-11), ours, params
             )
-            assert last.rows[i][1].test_loss == pytest.approx(history[-1][1], abs=1e-11)
+            assert epochs[-1][i][1].test_loss == pytest.approx(history[-1][1], abs=1e-11)
 
 
 @pytest.mark.parametrize(
-    "field", [{"validation": 5}, {"validation": 5, "patience": 1}, {"until_accuracy": 0.9}]
+    ("field", "name"),
+    [({"validation": 5, "patience": 1}, "patience"), ({"until_accuracy": 0.9}, "until-accuracy")],
 )
-def test_a_sweep_trains_all_members_alike(field):
-    with pytest.raises(RequestError, match=rf"^{next(iter(field)).replace('_', '-')}: not in a"):
-        combinations(Config(**field), (0.1,), (0.0,), 1)
+def test_a_sweep_trains_all_members_alike(field, name):
+    with pytest.raises(RequestError, match=rf"^{name}: not in a"):
+        Axes((0.1,), seeds=1).members(Config(**field))
     with pytest.raises(RequestError, match=r"^momentum is 0\.9; .* left out with adam"):
-        combinations(Config(optimizer="adam"), (0.1,), (0.0, 0.9), 1)
+        Axes((0.1,), (0.0, 0.9), seeds=1).members(Config(optimizer="adam"))

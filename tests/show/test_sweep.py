@@ -1,26 +1,26 @@
-"""The picture of a sweep."""
+"""The pictures and the table of a sweep."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 from matplotlib.colors import to_hex
 
-from flax_mnist import Config
-from flax_mnist.show.figures import draw_sweep
-from tests.helpers.sweeps import metrics_of
+from flax_mnist.show.figures import draw_histogram, draw_sweep
+from flax_mnist.show.text import MOST_SETTINGS, setting_name, sweep_table
+from flax_mnist.store.sweep_folder import Setting
 
 
 def test_the_picture_shows_each_member_and_the_means():
-    rows = [
-        (Config(learning_rate=rate, seed=seed), metrics_of(loss, epoch=epoch))
-        for epoch in (1, 2)
-        for rate, seed, loss in (
-            (0.1, 0, 1.0 / epoch), (0.1, 1, 3.0 / epoch),
-            (0.2, 0, 2.0), (0.2, 1, 5.0 if epoch == 1 else math.nan),
-        )
-    ]  # fmt: skip
-    figure = draw_sweep(rows)
+    lost = math.nan
+    test = {
+        "0.1": [[1.0, 0.5], [3.0, 1.5]],
+        "0.2": [[2.0, 2.0], [5.0, lost]],
+    }  # fmt: skip
+    figure = draw_sweep(
+        {name: np.stack([2 * np.array(of), np.array(of)], -1) for name, of in test.items()}
+    )
     train, test = figure.axes
     drawn = [line.get_ydata().tolist() for line in test.lines]
     assert drawn[:3] == [[1.0, 0.5], [3.0, 1.5], [2.0, 1.0]]
@@ -33,3 +33,53 @@ def test_the_picture_shows_each_member_and_the_means():
     assert colours[0] != colours[3]
     said = [text.get_text() for text in figure.legends[0].get_texts()]
     assert said == ["0.1", "0.2 (1 diverged)"]
+
+
+def test_the_histogram_counts_members():
+    chance = np.random.default_rng(0)
+    accuracies = {"0.1": chance.uniform(0.8, 0.9, 500), "0.2": np.array([0.85, math.nan, 0.86])}
+    (axes,) = draw_histogram(accuracies).axes
+    heights = [
+        sum(np.diff(patch.get_xy()[:, 0]) != 0) and np.unique(patch.get_xy()[:, 1]).max()
+        for patch in axes.patches
+    ]
+    counts = np.histogram(accuracies["0.1"], np.histogram_bin_edges(
+        np.concatenate([accuracies["0.1"], [0.85, 0.86]]), bins="auto"))[0]  # fmt: skip
+    assert heights[0] == counts.max()
+    assert 1 <= heights[1] <= 2
+
+
+def setting(rate: float, **more: object) -> Setting:
+    known = {"test_loss": rate, "test_loss_sd": 0.1, "test_accuracy": 0.5, "test_accuracy_sd": 0.1}
+    known |= {"ensemble_accuracy": 0.6, "members": 2, "diverged": 0, "best": False}
+    return Setting(rate, 0.0, **known | more)
+
+
+def test_of_many_settings_the_table_has_the_best():
+    settings = [setting(1 + i, best=i == 0) for i in reversed(range(MOST_SETTINGS + 5))]
+    lines = sweep_table(settings).splitlines()
+    rates = [float(line.split()[0]) for line in lines[1 : MOST_SETTINGS + 1]]
+    assert rates == [1.0 + i for i in range(MOST_SETTINGS)]
+    assert lines[1].split()[-1] == "best"
+    assert lines[MOST_SETTINGS + 1] == "and 5 more, in outcomes.jsonl"
+
+
+def test_the_table_has_the_columns_that_tell_settings_apart():
+    settings = [
+        setting(0.1),
+        setting(0.1, hidden_sizes=(512,), batch_size=32)._replace(momentum=0.9),
+    ]
+    header, first, second = (line.split("  ") for line in sweep_table(settings).splitlines()[:3])
+    assert [word.strip() for word in header if word][:3] == ["network", "batch", "learning rate"]
+    assert [word.strip() for word in first if word][:2] == ["128-64", "64"]
+    assert [word.strip() for word in second if word][:2] == ["512", "32"]
+    assert setting_name(settings[1], settings) == "0.1, momentum 0.9, network 512, batch 32"
+    assert setting_name(settings[0], settings[:1]) == "0.1"
+
+
+def test_what_has_decided_is_said():
+    assert "flatter" in sweep_table([setting(0.1)])
+    said = sweep_table([setting(0.1, validation_loss=0.25)])
+    assert "flatter" not in said
+    assert "held out" in said.splitlines()[0]
+    assert "0.2500" in said.splitlines()[1]

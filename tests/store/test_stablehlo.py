@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 
-from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config, init_state, predict
 from flax_mnist.cli.main import main
 from flax_mnist.errors import RequestError
@@ -35,16 +35,21 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "weights.safetensors"
 
 
-def in_pytorch(state_dict: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
-    """The class probabilities that PyTorch computes in float64."""
-    sizes = tuple(len(state_dict[f"{2 * i}.bias"]) for i in range(len(state_dict) // 2 - 1))
-    model = build_model(sizes, torch.float64)
-    model.load_state_dict({k: torch.tensor(v).double() for k, v in state_dict.items()})
-    with torch.no_grad():
-        return model(normalize(images, torch.float64)).exp().numpy()
+@pytest.fixture
+def in_pytorch(torch: ModuleType, tutorial: ModuleType) -> Callable[..., np.ndarray]:
+    """The class probabilities that PyTorch computes in float64 of a state dict and images."""
+
+    def probabilities(state_dict: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
+        sizes = tuple(len(state_dict[f"{2 * i}.bias"]) for i in range(len(state_dict) // 2 - 1))
+        model = tutorial.build_model(sizes, torch.float64)
+        model.load_state_dict({k: torch.tensor(v).double() for k, v in state_dict.items()})
+        with torch.no_grad():
+            return model(tutorial.normalize(images, torch.float64)).exp().numpy()
+
+    return probabilities
 
 
-def test_stablehlo_is_called_in_a_process_that_has_only_jax(weights, tmp_path, capsys):
+def test_stablehlo_is_called_in_a_process_that_has_only_jax(weights, tmp_path, capsys, in_pytorch):
     file = tmp_path / "a network.stablehlo"
     assert main(["export", str(weights), "--format", "stablehlo", "--output", str(file)]) == 0
     said, _, program = capsys.readouterr().out.partition("\n")
@@ -65,7 +70,9 @@ def test_stablehlo_is_called_in_a_process_that_has_only_jax(weights, tmp_path, c
     ("precision", "sizes", "tolerance"),
     [("float32", (128, 64), 1e-6), ("float64", (32,), 1e-14), ("bfloat16", (20, 30, 40), 0.01)],
 )
-def test_stablehlo_computes_in_any_batch_what_pytorch_does(precision, sizes, tolerance, digits):
+def test_stablehlo_computes_in_any_batch_what_pytorch_does(
+    precision, sizes, tolerance, digits, in_pytorch
+):
     with jax.enable_x64(precision == "float64"):
         config = Config(hidden_sizes=sizes, precision=precision)
         params, model = init_state(config).params, make_model(config)

@@ -6,6 +6,9 @@ import io
 import zipfile
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from torch import nn
 

@@ -7,6 +7,9 @@ import contextlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 
 from benchmarks.equivalence.torch_reference import normalize

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 
-from benchmarks.equivalence.torch_reference import build_model, normalize
 from flax_mnist import Config, from_torch_state_dict, init_state, predict, to_torch_state_dict
 from flax_mnist.config import MAX_WEIGHTS
 from flax_mnist.errors import DataError, RequestError
@@ -26,22 +25,26 @@ def config(request) -> Config:
     return Config(hidden_sizes=request.param)
 
 
-def test_names_and_layouts_are_pytorchs(config):
+def test_names_and_layouts_are_pytorchs(tutorial, config):
     ours = to_torch_state_dict(init_state(config).params)
-    theirs = build_model(config.hidden_sizes).state_dict()
+    theirs = tutorial.build_model(config.hidden_sizes).state_dict()
     assert {k: v.shape for k, v in ours.items()} == {k: tuple(v.shape) for k, v in theirs.items()}
     assert list(ours) == list(theirs)
 
 
-def test_a_file_written_here_predicts_the_same_in_pytorch(config, digits, tmp_path):
+def test_a_file_written_here_predicts_the_same_in_pytorch(
+    torch, tutorial, config, digits, tmp_path
+):
     params = init_state(config).params
     save_weights(tmp_path / "weights.safetensors", params)
-    model = build_model(config.hidden_sizes)
-    state_dict = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    model = tutorial.build_model(config.hidden_sizes)
+    state_dict = importlib.import_module("safetensors.torch").load_file(
+        tmp_path / "weights.safetensors"
+    )
     model.load_state_dict(state_dict, strict=True)
     images = digits["test_images"]
     with torch.no_grad():
-        theirs = model(normalize(images)).exp().numpy()
+        theirs = model(tutorial.normalize(images)).exp().numpy()
     # One float32 rounding error in each of a few hundred sums.
     np.testing.assert_allclose(
         predict(params, images, model=make_model(config)), theirs, rtol=0, atol=2e-6
@@ -49,21 +52,22 @@ def test_a_file_written_here_predicts_the_same_in_pytorch(config, digits, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_both_ways_bit_for_bit(config, suffix, dtype, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_both_ways_bit_for_bit(torch, tutorial, config, suffix, precision, tmp_path):
+    safetensors, dtype = importlib.import_module("safetensors.torch"), getattr(torch, precision)
     torch.manual_seed(0)
-    state_dict = build_model(config.hidden_sizes, dtype).state_dict()
+    state_dict = tutorial.build_model(config.hidden_sizes, dtype).state_dict()
     path = tmp_path / f"theirs{suffix}"
     if suffix == ".safetensors":
-        safetensors.torch.save_file(state_dict, path)
+        safetensors.save_file(state_dict, path)
     else:
         torch.save(state_dict, path)
-    with jax.enable_x64(dtype == torch.float64):
+    with jax.enable_x64(precision == "float64"):
         loaded = load_weights(path)
         assert hidden_sizes(loaded) == config.hidden_sizes
         params = from_torch_state_dict(loaded)
         save_weights(tmp_path / "ours.safetensors", params)
-    back = safetensors.torch.load_file(tmp_path / "ours.safetensors")
+    back = safetensors.load_file(tmp_path / "ours.safetensors")
     assert set(back) == set(state_dict)
     for name, tensor in state_dict.items():
         assert back[name].dtype == dtype

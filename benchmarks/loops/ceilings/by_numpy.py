@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.program import Calls, Settings, initial_layers
+from benchmarks.harness.program import Calls, Settings, initial_layers, require
 from benchmarks.loops.numpy_backprop import OnCpu, Workspace
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import Dataset
@@ -38,6 +38,7 @@ def products(config: Config, batch: int, dot: Any, array: Any) -> Callable[[], N
 class NumpyProducts(Calls, OnCpu):
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
+        require(settings.config.precision == "float32", "it is float32")
         size, n = settings.config.batch_size, len(dataset.train.labels)
         full, tail = (products(settings.config, b, np.dot, np.asarray) for b in (size, n % size))
         self.calls = [full] * (n // size) + ([tail] if n % size else [])

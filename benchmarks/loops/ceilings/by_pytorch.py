@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from benchmarks.harness.program import Calls, Settings
+from benchmarks.harness.program import Calls, Settings, require
 from benchmarks.loops.ceilings.by_numpy import products
 from benchmarks.loops.pytorch import OnTorch, record
 from flax_mnist.data.dataset import Dataset
@@ -13,6 +13,7 @@ from flax_mnist.data.dataset import Dataset
 class TorchProducts(Calls, OnTorch):
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
+        require(settings.config.precision == "float32", "it is float32")
         size, n = settings.config.batch_size, len(dataset.train.labels)
         array = functools.partial(torch.tensor, device=self.place)
         full, tail = (products(settings.config, b, torch.mm, array) for b in (size, n % size))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from benchmarks.harness.program import Program, Settings
+from benchmarks.harness.program import Program, Settings, require
 from flax_mnist.config import PIXELS
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.devices import runtime
@@ -37,6 +37,7 @@ class OnXla(Program):
 class XlaProducts(OnXla):
     def __init__(self, dataset: Dataset, settings: Settings) -> None:
         super().__init__(settings)
+        require(settings.config.precision == "float32", "it is float32")
         config = settings.config
         full, tail = divmod(len(dataset.train.labels), config.batch_size)
         kernels = [jnp.full(shape, 1 / shape[0]) for shape in config.layers]

@@ -23,7 +23,7 @@ class Jit(program.Program):
             DEV.value = "CPU" if settings.device == "cpu" else "CUDA"
         self.device = Device.DEFAULT
         config = settings.config
-        program.require(config.momentum == 0, "it is plain SGD")
+        program.require_plain(config)
         self.batch_size, self.learning_rate = config.batch_size, config.learning_rate
         self.rng = np.random.default_rng(config.seed + 1)
         layers = program.initial_layers(config, np.random.default_rng(config.seed))

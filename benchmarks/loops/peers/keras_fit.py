@@ -1,16 +1,10 @@
-"""Keras 3 on its JAX back end: `Model.fit`, as its documentation shows it."""
+"""Keras 3 on whichever back end: `Model.fit`, as its documentation shows it."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it once, on import
-
-import jax
 import keras
 
-from benchmarks.harness.program import Program, Settings, Weights, named, normalize
+from benchmarks.harness.program import Program, Settings, Weights, named, normalize, require
 from flax_mnist.config import PIXELS
 from flax_mnist.data.dataset import Dataset
-from flax_mnist.devices import runtime
 
 
 class Fit(Program):
@@ -18,8 +12,8 @@ class Fit(Program):
 
     def __init__(self, dataset: Dataset, settings: Settings, steps_per_execution: int = 1) -> None:
         config = settings.config
-        place = runtime.start(settings.device, config, settings.compilation_cache)
-        self.device = place.device_kind
+        require(config.precision == "float32", "it is float32")
+        self.device = self.place(settings)
         self.batch_size = config.batch_size
         keras.utils.set_random_seed(config.seed)
         layers = [keras.layers.Input((PIXELS,))]
@@ -37,12 +31,13 @@ class Fit(Program):
         )
         self.inputs, self.labels = normalize(dataset.train.images), dataset.train.labels
 
+    def place(self, settings: Settings) -> str:
+        """Settles where it runs; what that is called."""
+        raise NotImplementedError
+
     def epoch(self) -> None:
         history = self.model.fit(self.inputs, self.labels, self.batch_size, epochs=1, verbose=0)
         self.loss = history.history["loss"][0]
-
-    def wait(self) -> None:
-        jax.block_until_ready([variable.value for variable in self.model.variables])
 
     def weights(self) -> list[Weights]:
         arrays = self.model.get_weights()

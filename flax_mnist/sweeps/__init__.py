@@ -1,0 +1,1 @@
+"""Many trainings from their beginning to their end: what `flax-mnist sweep` does."""

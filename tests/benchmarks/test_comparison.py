@@ -1,0 +1,121 @@
+"""Results against each other: what is called slower, and what is not."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.command import stored
+from benchmarks.harness.machine import ROOT
+from benchmarks.tables.comparison import compare, differences
+from benchmarks.tables.statistics import ratio_of_runs
+from benchmarks.tables.table import WIDTH
+
+FULL = ROOT / "benchmarks" / "results" / "amd-epyc-2-cores.json"
+Result = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def full() -> Result:
+    return stored.read(FULL)
+
+
+def slowed(result: Result, **times: float) -> Result:
+    """The result, had these rows taken so many times as long, but for a little noise."""
+    changed, rng = copy.deepcopy(result), np.random.default_rng(0)
+    for row in changed["rows"]:
+        for turn in row["turns"]:
+            factor = times.get(row["name"], times.get("all", 1.0)) * rng.normal(1, 0.005)
+            turn["seconds"] = [seconds * factor for seconds in turn["seconds"]]
+    return stored.complete(changed)
+
+
+def test_two_runs_of_the_same_are_not_different(full: Result) -> None:
+    (pairs,) = compare([full, slowed(full)])
+    assert len(pairs) == 18
+    assert {pair.verdict for pair in pairs.values()} == {""}
+    for pair in pairs.values():
+        assert pair.speed.low < 1 < pair.speed.high
+
+
+def test_a_slowed_row_is_flagged_and_no_other(full: Result) -> None:
+    (pairs,) = compare([full, slowed(full, J2=1.25)])
+    assert [name for name, pair in pairs.items() if pair.verdict] == ["J2"]
+    assert pairs["J2"].speed.value == pytest.approx(0.8, abs=0.01)
+    assert pairs["J2"].is_slower_by(10)
+    assert not pairs["J2"].is_slower_by(30)
+    (back,) = compare([slowed(full, J2=1.25), full])
+    assert back["J2"].verdict == "faster"
+    assert not back["J2"].is_slower_by(0)
+
+
+def test_a_slower_machine_slows_no_row(full: Result) -> None:
+    (pairs,) = compare([full, slowed(full, all=1.2)])
+    assert {pair.verdict for pair in pairs.values()} == {""}
+    elsewhere = slowed(full, all=1.2)
+    elsewhere["machine"] = {**full["machine"], "device": "another"}
+    (pairs,) = compare([full, elsewhere])
+    assert pairs["J3"].verdict == "slower"
+
+
+def test_the_interval_holds_as_often_as_it_says() -> None:
+    # Of runs of one and the same thing the interval of 90 % misses 1 in about a tenth.
+    rng, missed = np.random.default_rng(1), 0
+    for _ in range(30):
+        found = ratio_of_runs(rng.normal(5, 1, 25), rng.normal(5, 1, 25), 0.9)
+        assert found
+        missed += not found.low <= 1 <= found.high
+    assert missed <= 8  # 2 in 1,000 are more if it is a tenth
+    assert ratio_of_runs([1.0, 2.0], [1.0, 2.0, 3.0], 0.9) is None
+
+
+def test_rows_that_are_not_valid_are_not_compared(full: Result) -> None:
+    broken = copy.deepcopy(full)
+    for row in broken["rows"]:
+        if row["name"] == "J2":
+            row["scores"] = [[9.0, 0.1]]
+    (pairs,) = compare([full, stored.complete(broken)], ["J1", "J2"])
+    assert set(pairs) == {"J1"}
+
+
+def test_what_differs_is_named(full: Result) -> None:
+    other = copy.deepcopy(full)
+    other["machine"]["versions"]["jax"] = "0.11.0"
+    other["settings"]["config"]["batch_size"] = 128
+    other["rows"][0]["threads"] = 2
+    assert differences(full, other) == [
+        "batch_size 64 -> 128", "jax 0.10.2 -> 0.11.0", "P1 threads 1 -> 2",
+    ]  # fmt: skip
+    assert differences(full, full) == []
+
+
+def test_the_command(full: Result, tmp_path: Path, capsys: Any) -> None:
+    slow, same = tmp_path / "slow.json", tmp_path / "same.json"
+    stored.write(slowed(full, J2=1.25), slow)
+    stored.write(slowed(full), same)
+    picture = tmp_path / "a.png"
+
+    def ask(*words: object) -> int:
+        return command.main(["compare", *map(str, words), "--output", str(picture)])
+
+    assert ask(FULL, slow, same) == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"^\| J2 .*0\.80 \d.\d\d-0\.\d\d - \|.*1\.00 \d.\d\d-1.\d\d +\|$", printed, re.M
+    )
+    assert max(map(len, printed.splitlines())) <= WIDTH
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert ask(FULL, same, "--fail-if-slower", 10) == 0
+    assert ask(FULL, slow, "--fail-if-slower", 10, "--rows", "j1", "J2") == 1
+    assert f"J2 is 20 % slower in {slow}" in capsys.readouterr().err
+    assert ask(FULL, slow, "--fail-if-slower", 10, "--rows", "j1") == 0
+    assert ask(FULL, slow, "--fail-if-slower", 25) == 0
+    # What could not be compared is not known to be as fast.
+    assert ask(FULL, slow, "--fail-if-slower", 10, "--rows", "P7") == 1
+    assert ask(FULL) == ask(FULL, slow, "--rows", "X9") == ask(FULL, tmp_path / "none.json") == 2

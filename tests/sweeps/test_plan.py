@@ -1,0 +1,78 @@
+"""Which members are trained together: the estimate of their memory, and what is made of it."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import pytest
+
+from flax_mnist import Config
+from flax_mnist.axes import Axes
+from flax_mnist.devices.memory import member_bytes, shared_bytes
+from flax_mnist.sweeps import group
+from flax_mnist.sweeps.plan import AT_ONCE, Plan, fitting, make_plan
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(momentum=0.9),
+        Config(hidden_sizes=(16,), batch_size=1000, precision="float64"),
+    ],
+    ids=["much state", "large batch"],
+)
+def test_the_estimate_is_what_the_compiler_needs(dataset, config, monkeypatch):
+    monkeypatch.setattr(Plan, "together", True)
+    with jax.enable_x64(config.precision == "float64"):
+        plan = make_plan([config] * 8, dataset.counts, jax.devices()[:1], 8)
+        programs = group.compile_programs(plan, plan.groups[0], group.place_images(plan, dataset))
+        (program,) = programs.train.values()
+        needed = program.memory_analysis()
+    images = sum(array.nbytes for array in dataset.train)
+    state, rest = needed.output_size_in_bytes, needed.temp_size_in_bytes
+    # The state before an epoch is one that is given.
+    member = (needed.argument_size_in_bytes - images + state + rest) / 8
+    assert 0.95 < member_bytes(config, dataset.counts) / member < 1.5
+    assert plan.bytes > 8 * member + images
+
+
+def test_what_does_not_fit_is_cut_evenly(dataset):
+    members, devices = [Config(seed=i) for i in range(24)], jax.devices()
+    each, shared = (f(members[0], dataset.counts) for f in (member_bytes, shared_bytes))
+
+    def sizes(free: float) -> list[int]:
+        most = fitting(members, dataset.counts, 1, "cpu", free)
+        plan = make_plan(members, dataset.counts, devices[:1], most)
+        assert [config for group in plan.groups for config in group.members] == members
+        assert [group.start for group in plan.groups] == [
+            sum(len(g.members) for g in plan.groups[:i]) for i in range(len(plan.groups))
+        ]
+        return [len(group.members) for group in plan.groups]
+
+    assert sizes(math.inf) == sizes(shared + 24 * each) == [24]
+    assert sizes(shared + 23.5 * each) == [12, 12]
+    assert sizes(shared + 10 * each) == [8, 8, 8]
+    assert sizes(shared + 7 * each) == [6, 6, 6, 6]
+    assert sizes(shared + 1 * each) == sizes(0) == [1] * 24  # one must be tried
+
+
+def test_however_much_fits_a_group_has_no_more_than_is_of_use():
+    members = [Config(seed=i) for i in range(10_000)]
+    assert fitting(members, (1000, 200), 2, "cpu", math.inf) == 2 * AT_ONCE["cpu"]
+
+
+def test_each_network_and_batch_size_has_groups_of_its_own(dataset):
+    axes = Axes((0.1, 0.2), (0.0, 0.9), (32, 64), ((8,), (16, 8)), seeds=3)
+    plan = make_plan(axes.members(Config()), dataset.counts, jax.devices(), 7)
+    kinds = [(g.template.hidden_sizes, g.template.batch_size) for g in plan.groups]
+    assert kinds == [
+        kind for kind in (((8,), 32), ((8,), 64), ((16, 8), 32), ((16, 8), 64)) for _ in range(2)
+    ]
+    assert {len(group.members) for group in plan.groups} == {6}
+    assert {group.template.momentum for group in plan.groups} == {0.9}
+    for group_ in plan.groups:
+        assert {(m.hidden_sizes, m.batch_size) for m in group_.members} == {
+            (group_.template.hidden_sizes, group_.template.batch_size)
+        }
+    assert plan.members == axes.members(Config())
