@@ -1,6 +1,7 @@
 """What a developer runs before a commit: `nox`, or a part of it, such as `nox -s style tests`.
 
-`newest`, `lowest` and `wheel` take longer: each makes an environment of its own in `.nox/`.
+`newest`, `lowest`, `accelerators` and `wheel` take longer: each makes an environment of its own in
+`.nox/`.
 """
 
 from __future__ import annotations
@@ -105,17 +106,6 @@ def release(session: nox.Session) -> None:
     session.run("python", "-m", "twine", "check", "--strict", *map(str, Path("dist").iterdir()))
 
 
-@nox.session(venv_backend="uv|virtualenv", reuse_venv=True, default=False)
-@nox.parametrize("plugin", ["tpu", "cuda13"])
-def accelerators(session: nox.Session, plugin: str) -> None:
-    """What runs on accelerators is compiled for them: libtpu takes 0.7 GB, CUDA 4.6."""
-    session.install("-e", f".[{plugin}]", "beartype", "hypothesis", "pytest", "pytest-xdist")
-    session.run(
-        *("python", "-m", "pytest", "tests/programs/test_accelerators.py"),
-        *("tests/devices/test_targets.py", *session.posargs),
-    )
-
-
 @nox.session
 def newest(session: nox.Session) -> None:
     """The tests, without PyTorch, with the newest of everything on the newest Python there is."""
@@ -128,6 +118,16 @@ def lowest(session: nox.Session) -> None:
     """The tests, without PyTorch, with the lowest versions that pyproject.toml admits."""
     python = environment(session, pythons()[0], "--resolution", "lowest-direct", "-e", ".[dev]")
     session.run(python, "-m", "pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("plugin", ["tpu", "cuda13"], ids=["tpu", "cuda13"])
+def accelerators(session: nox.Session, plugin: str) -> None:
+    """What runs on accelerators is compiled for them: libtpu takes 0.7 GB, CUDA 4.6."""
+    pytest = ("pytest", "pytest-xdist", "beartype", "hypothesis")
+    python = environment(session, sys.executable, "-e", f".[{plugin}]", *pytest)
+    tests = ("programs/test_accelerators.py", "devices/test_targets.py", "cli/test_inspect.py")
+    session.run(python, "-m", "pytest", *(f"tests/{test}" for test in tests), *session.posargs)
 
 
 @nox.session

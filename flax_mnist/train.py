@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Int32, Key, UInt8
 
 from flax_mnist.checks import require_batches, require_labelled, values_checked
@@ -257,6 +257,9 @@ def train_steps(
 
     carry = state, losses
     for blocks in _cut(order, batch_size):
+        if batch_sharding is not None:  # Else devices would pass on rows that each of them has.
+            whole = NamedSharding(batch_sharding.mesh, PartitionSpec())
+            blocks = jax.lax.with_sharding_constraint(blocks, whole)
         carry, _ = jax.lax.scan(block, carry, blocks)
     return carry
 

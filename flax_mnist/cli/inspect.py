@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from flax_mnist.programs.inspection import Step
 
 Section = Literal["layers", "jaxpr", "products", "cost"]  #: Parts of what is printed.
-TARGET = "{tpu-v5e,tpu-v5p,tpu-v6e,a100,h100,h200,b200}[:SIZE]"
+#: Kinds of machines, which a shell completes; a size may follow.
+Target = Literal["tpu-v5e", "tpu-v5p", "tpu-v6e", "a100", "h100", "h200", "b200"]
+TARGET = f"{{{','.join(get_args(Target))}}}[:SIZE]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Inspect:
     config: OfAStep = dataclasses.field(default_factory=OfAStep)
     sections: tuple[Section, ...] = get_args(Section)
     """What to show; a target has its operations and their cost."""
-    target: Annotated[str | None, optional(TARGET)] = None
+    target: Annotated[Target | str | None, optional(f"{{{','.join(get_args(Target))}}}[:SIZE]")] = (
+        None
+    )
     """Machine to compile for instead, without running anything: tpu-v5e is a chip, tpu-v5e:4x4 a
     slice of 16, h100:8 eight GPUs."""
     members: Annotated[int | None, optional("N")] = None

@@ -11,15 +11,18 @@ from jax.stages import Compiled, Lowered
 
 from flax_mnist.config import Config
 from flax_mnist.data.dataset import DIGITS, Dataset, Split
+from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.devices import sharding
 from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.devices.sharding import Tree
 from flax_mnist.evaluation import evaluate, predict
 from flax_mnist.model import Params, make_model
 from flax_mnist.runs import loop
+from flax_mnist.store.checkpoint import Progress
 from flax_mnist.sweep import shardings
 from flax_mnist.sweeps.group import lower_chunk
 from flax_mnist.sweeps.plan import make_plan
+from flax_mnist.train import make_optimizer
 
 MNIST_IMAGES = 60_000  #: For training.
 #: Of MNIST's size; NumPy takes no memory for zeros. A schedule is that of its epochs.
@@ -55,12 +58,12 @@ def compile_training(config: Config, devices: Sequence[jax.Device]) -> Compilati
     """An epoch of `train` on MNIST, each batch shared by the devices."""
     mesh = sharding.make_mesh(devices)
     place = sharding.replicated(mesh) or SingleDeviceSharding(devices[0])
-    progress = loop.begin(config)
+    progress = _begin(config)
     on_devices = progress._replace(
         state=_shapes(progress.state, place), losses=_shapes(progress.losses, place)
     )
-    rows = len(SHAPES.train.labels)
-    return _compile(loop.lower_chunk(config, on_devices, SHAPES.train, rows, mesh), config, devices)
+    lowered = loop.lower_chunk(config, on_devices, SHAPES.train, MNIST_IMAGES, mesh)
+    return _compile(lowered, config, devices)
 
 
 def compile_sweep(config: Config, members: int, devices: Sequence[jax.Device]) -> Compilation:
@@ -88,7 +91,11 @@ def compile_prediction(config: Config, device: jax.Device) -> Compilation:
 
 
 def _evaluated(config: Config, device: jax.Device) -> tuple[Params, Split]:
-    return _shapes((loop.begin(config).state.params, SHAPES.test), SingleDeviceSharding(device))
+    return _shapes((_begin(config).state.params, SHAPES.test), SingleDeviceSharding(device))
+
+
+def _begin(config: Config) -> Progress:
+    return loop.begin(config, make_optimizer(config, steps_per_epoch(config, MNIST_IMAGES)))
 
 
 def _shapes(tree: Tree, place: Sharding) -> Tree:

@@ -81,7 +81,8 @@ def fitting(
     bytes may be filled: see `flax_mnist.devices.memory.memory`.
     """
     each = min(
-        (free - shared_bytes(kind.template, counts)) / member_bytes(kind.template, counts)
+        (free - shared_bytes(kind.template, counts, platform))
+        / member_bytes(kind.template, counts, platform)
         for kind in kinds(members)
     )
     return max(1, math.floor(min(each, AT_ONCE[platform]))) * devices
@@ -106,12 +107,13 @@ def make_plan(
     mesh = Mesh(np.array(used), "members")
     plan = Plan(groups, mesh, 0)
     here = sum(device.process_index == jax.process_index() for device in used)
+    platform = used[0].platform
     needed = (
-        shared_bytes(group.template, counts)
-        + plan.lanes(group) // mesh.size * member_bytes(group.template, counts)
+        shared_bytes(group.template, counts, platform)
+        + plan.lanes(group) // mesh.size * member_bytes(group.template, counts, platform)
         for group in groups
     )
-    others = memory.resident() + memory.COMPILING if used[0].platform == "cpu" else 0
+    others = memory.resident() + memory.COMPILING if platform == "cpu" else 0
     return plan._replace(bytes=others + here * max(needed))
 
 

@@ -42,6 +42,7 @@ def as_before() -> Iterator[None]:
     # The loops make settings for the whole process, as they may in one of their own.
     names = (
         "jax_platforms", "jax_default_device", "jax_enable_compilation_cache", "jax_enable_x64",
+        "jax_default_matmul_precision",
     )  # fmt: skip
     before = {name: getattr(jax.config, name) for name in names}
     yield

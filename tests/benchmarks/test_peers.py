@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -76,3 +78,16 @@ def test_an_epoch_is_the_tutorials(
     program.wait()
     (later,) = program.weights()
     assert distance(later, replay(after, dataset, order, settings.config), after) > EXACT
+
+
+@pytest.mark.parametrize("name", ["F1", "E1", "K1"])
+def test_peers_on_jax_multiply_in_float32_on_any_device(
+    name: str, dataset: Dataset, settings: Settings
+) -> None:
+    """A GPU would take TF32, a TPU bfloat16, if it were not told."""
+    variant = row(name).variants[0]
+    for package in variant.needs:
+        pytest.importorskip(package)
+    start(variant, dataset, settings)
+    product = jax.jit(jnp.dot).lower(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32))
+    assert "precision = [HIGHEST, HIGHEST]" in product.as_text()

@@ -26,6 +26,7 @@ TYPED = [
     ("plot ./my\t", ["plot", "./my runs"]),
     ("evaluate my\t --rep\t my\t", ["evaluate", "my runs", "--report", "my runs"]),
     ("inspect --sections lay\t co\t", ["inspect", "--sections", "layers", "cost"]),
+    ("inspect --target tpu-v6\t", ["inspect", "--target", "tpu-v6e"]),
     ("inspect --sections cost --dev\t c\t", ["inspect", "--sections", "cost", "--device", "cpu"]),
     ("train --hidden-sizes 9 8 --dry\t", ["train", "--hidden-sizes", "9", "8", "--dry-run"]),
     ("completion z\t", ["completion", "zsh"]),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+from typing import get_args
 
 import pytest
 
+from flax_mnist.cli.inspect import Target
 from flax_mnist.devices.environment import version
 from flax_mnist.devices.targets import find_devices, names
 from flax_mnist.errors import RequestError
@@ -34,6 +36,10 @@ def test_a_target_is_devices_or_says_what_to_install(name):
     hosts = {device.process_index for device in devices}
     assert len(hosts) == (math.ceil(len(devices) / 4) if platform == "tpu" else 1)
     assert os.environ == before
+
+
+def test_what_a_shell_completes_is_all_kinds_there_are():
+    assert set(get_args(Target)) == {name for name in names() if ":" not in name}
 
 
 @pytest.mark.parametrize("name", ["", "v5e", "tpu-v5e:1x1", "tpu-v5e:3x3", "h100:3", "cpu"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from flax_mnist.devices.targets import find_devices
@@ -22,6 +24,22 @@ def devices_of(target: str):
 
 def loops(compilation) -> list[Loop]:
     return loops_of(program_of(compilation.compiled))
+
+
+def steps(found: list[Loop]) -> int:
+    """How often the network's first layer is computed."""
+    forward = "forward Dense_0"
+    return sum(loop.times for loop in found if any(forward in op.what for op in loop.operations))
+
+
+def collectives(found: list[Loop]) -> Counter[tuple[str, int]]:
+    """How often each is done in an epoch, by its kind and the bytes that a device puts in."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for loop in found:
+        for op in loop.operations:
+            if op.collective:
+                counts[op.collective, op.read] += loop.times
+    return counts
 
 
 def dtypes(compilation) -> set[str]:
