@@ -41,9 +41,8 @@ class Setting(NamedTuple):
     ensemble_accuracy: float | None  #: By the mean of the seeds' probabilities.
     members: int  #: Seeds.
     diverged: int  #: Of them.
-    best: (
-        bool  #: Whether its mean loss is the lowest, that on the images held out if there are any.
-    )
+    #: Whether its mean loss is the lowest, that on the images held out if there are any.
+    best: bool
     batch_size: int = Config.batch_size
     hidden_sizes: tuple[int, ...] = Config.hidden_sizes
     validation_loss: float | None = None  #: Mean, nats; None, too, where no images are held out.
