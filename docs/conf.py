@@ -92,11 +92,11 @@ def as_written(
 
 
 def google_style(
-    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+    app: Sphinx, what: str, name: str, thing: Any, _options: Any, lines: list[str]
 ) -> None:
     """Reads the sections of a docstring; an attribute's has none, but may have a colon."""
     if what not in ("attribute", "data", "property"):
-        lines[:] = GoogleDocstring(lines, Config(), app, what, name, thing, options).lines()
+        lines[:] = GoogleDocstring(lines, Config(), app, what, name, thing).lines()
     elif lines[:1] and lines[0].startswith("Alias for field number"):
         lines.clear()  # of a named tuple, and all that it says
 

@@ -144,7 +144,7 @@ def execute(notebook: NotebookNode, python: str) -> None:
         kernel = AsyncKernelManager(kernel_name="bare", kernel_spec_manager=specs)
         client = nbclient.NotebookClient(
             notebook, km=kernel, timeout=600, record_timing=False,
-            resources={"metadata": {"path": folder}},
+            coalesce_streams=True, resources={"metadata": {"path": folder}},
         )  # fmt: skip
         client.execute(env=outside)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from flax_mnist.devices.processes import are_many, is_first
+from flax_mnist.devices.sharding import Tree
 from flax_mnist.errors import FlaxMnistError, RequestError
-
-Tree = TypeVar("Tree")
 
 
 def all_gather(mine: NDArray[Any]) -> NDArray[Any]:

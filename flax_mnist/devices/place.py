@@ -16,9 +16,8 @@ class Place(NamedTuple):
     """The devices and processes that share each batch, or the members of a sweep."""
 
     device: runtime.DeviceName = "auto"  #: JAX's choice: TPU, else GPU, else CPU.
-    num_devices: int | None = (
-        None  #: Of each process; None is all accelerators, or one CPU, in a sweep one a core.
-    )
+    #: Of each process; None is all accelerators, or one CPU, in a sweep one a core.
+    num_devices: int | None = None
     peers: Peers | None = None  #: The processes that train together with this one.
     #: Whether compiled programs are kept in the user's cache folder for the next start.
     compilation_cache: bool = True

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from flax_mnist.data.dataset import DIGITS, Dataset, Split
 from flax_mnist.data.order import steps_per_epoch
 from flax_mnist.devices import sharding
 from flax_mnist.devices.runtime import compiler_options
+from flax_mnist.devices.sharding import Tree
 from flax_mnist.evaluation import evaluate, predict
 from flax_mnist.model import Params, make_model
 from flax_mnist.runs import loop
@@ -22,8 +23,6 @@ from flax_mnist.sweep import shardings
 from flax_mnist.sweeps.group import lower_chunk
 from flax_mnist.sweeps.plan import make_plan
 from flax_mnist.train import make_optimizer
-
-Tree = TypeVar("Tree")
 
 MNIST_IMAGES = 60_000  #: For training.
 #: Of MNIST's size; NumPy takes no memory for zeros. A schedule is that of its epochs.

@@ -9,10 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 
 from benchmarks.equivalence.torch_reference import dataloader_order
 from benchmarks.harness.program import Program, Settings
+from benchmarks.rows import Variant
 from flax_mnist.data.dataset import Dataset
 from flax_mnist.data.order import epoch_order
 from tests.benchmarks.some_rows import row
@@ -41,6 +45,11 @@ def of_numpy(program: Any, n: int) -> np.ndarray:
     return order
 
 
+def require(variant: Variant) -> None:
+    for package in variant.needs:
+        pytest.importorskip(package, reason=f"{package} comes with the extra peers")
+
+
 @pytest.mark.parametrize(
     ("name", "number", "order_of"),
     [
@@ -60,8 +69,7 @@ def test_an_epoch_is_the_tutorials(
     name: str, number: int, order_of: Order, dataset: Dataset, settings: Settings
 ) -> None:
     variant = row(name).variants[number]
-    for package in variant.needs:
-        pytest.importorskip(package)
+    require(variant)
     program = start(variant, dataset, settings)
     program.wait()
     (before,) = program.weights()
@@ -86,8 +94,7 @@ def test_peers_on_jax_multiply_in_float32_on_any_device(
 ) -> None:
     """A GPU would take TF32, a TPU bfloat16, if it were not told."""
     variant = row(name).variants[0]
-    for package in variant.needs:
-        pytest.importorskip(package)
+    require(variant)
     start(variant, dataset, settings)
     product = jax.jit(jnp.dot).lower(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32))
     assert "precision = [HIGHEST, HIGHEST]" in product.as_text()

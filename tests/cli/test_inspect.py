@@ -43,7 +43,7 @@ def test_a_missing_plugin_is_named_in_a_line(capsys, target, plugin, extra):
 @pytest.mark.long
 def test_the_json_of_a_target_says_what_its_table_says(capsys):
     if not version("libtpu"):
-        pytest.skip("libtpu is not installed: flax-mnist[tpu]")
+        pytest.skip("libtpu comes with the extra tpu")
     rows = [json.loads(line) for line in said(capsys, "inspect", "--target", "tpu-v5e", "--json")]
     operations = [row for row in rows if row["section"] == "operations"]
     figures = {row["figure"]: row["value"] for row in rows if row["section"] == "cost"}
