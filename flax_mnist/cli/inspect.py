@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Section = Literal["layers", "jaxpr", "products", "cost"]  #: Parts of what is printed.
 #: Kinds of machines, which a shell completes; a size may follow.
 Target = Literal["tpu-v5e", "tpu-v5p", "tpu-v6e", "a100", "h100", "h200", "b200"]
+#: As the help has them.
 TARGET = f"{{{','.join(get_args(Target))}}}[:SIZE]"
 
 
@@ -53,9 +54,7 @@ class Inspect:
     config: OfAStep = dataclasses.field(default_factory=OfAStep)
     sections: tuple[Section, ...] = get_args(Section)
     """What to show; a target has its operations and their cost."""
-    target: Annotated[Target | str | None, optional(f"{{{','.join(get_args(Target))}}}[:SIZE]")] = (
-        None
-    )
+    target: Annotated[Target | str | None, optional(TARGET)] = None
     """Machine to compile for instead, without running anything: tpu-v5e is a chip, tpu-v5e:4x4 a
     slice of 16, h100:8 eight GPUs."""
     members: Annotated[int | None, optional("N")] = None

@@ -76,12 +76,12 @@ def _step_bytes(config: Config, n_train: int, platform: str) -> int:
     gathered = PIXELS * max(config.batch_size, min(GATHERED, n_train))
     hidden = sum(config.hidden_sizes) + CLASSES
     # A TPU normalises pixels where they are multiplied. But its compiler has the images of many
-    # members three times, in rows of 896 bytes, to bring those of a step together.
+    # members three times, to bring those of a step together.
     pixels = 0 if platform == "tpu" else PIXELS
     step = gathered + _width(config) * (
         _parameters(config) + config.batch_size * (pixels + 2 * hidden)
     )
-    return max(step, 3 * gathered // PIXELS * 896) if platform == "tpu" else step
+    return max(step, 3 * gathered) if platform == "tpu" else step
 
 
 def _parameters(config: Config) -> int:

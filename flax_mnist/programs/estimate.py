@@ -121,7 +121,10 @@ def _require_at_once(
 ) -> None:
     """Refuses what `sweep` would not train in one group there."""
     if members < len(devices):
-        raise RequestError(f"members is {members}: {target} has {len(devices)} devices for them.")
+        raise RequestError(
+            f"members is {members}: fewer than the {len(devices)} devices of {target}. "
+            "Inspect fewer devices."
+        )
     free = MEMORY_SHARE * targets.facts(target).memory
     platform = devices[0].platform
     most = fitting([config], SHAPES.counts, len(devices), platform, free)

@@ -40,6 +40,20 @@ def test_a_missing_plugin_is_named_in_a_line(capsys, target, plugin, extra):
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--target tpu-v5e:2x2 --members 3", "members is 3: fewer than the 4 devices of"),
+        ("--target tpu-v5e --members 257", "members is 257: tpu-v5e trains at most 256 at once."),
+    ],
+)
+def test_a_sweep_is_inspected_as_it_would_be_trained(capsys, arguments, says):
+    if not version("libtpu"):
+        pytest.skip("libtpu is not installed: flax-mnist[tpu]")
+    assert ask("inspect", *arguments.split()) == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.long
 def test_the_json_of_a_target_says_what_its_table_says(capsys):
     if not version("libtpu"):
