@@ -7,14 +7,12 @@ import math
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from flax_mnist import Config
+from flax_mnist.axes import Axes
 from flax_mnist.data.dataset import DIGITS, Dataset, Split
-from flax_mnist.devices.memory import Plan
 from flax_mnist.show import text
 from flax_mnist.store.metrics import Metrics
-from flax_mnist.sweep import combinations
 
 
 def test_the_header_of_a_sweep():
@@ -23,15 +21,13 @@ def test_the_header_of_a_sweep():
     )
     dataset = Dataset("kmnist", "a test", DIGITS, train, test)
     config = Config(hidden_sizes=(16, 8), seed=3, batch_size=32)
-    members = combinations(config, (0.01, 0.1), (0.0, 0.9), seeds=2)
-    groups = [members[:3], members[3:6], members[6:]]
-    mesh = Mesh(np.array(jax.devices("cpu")[:1] * 2), "members")
-    plan = Plan(groups, config, mesh, 1_234_500_000)
-    assert text.sweep_header(dataset, plan).splitlines() == [
+    members = Axes((0.01, 0.1), (0.0, 0.9), (32,), ((16, 8),), seeds=2).members(config)
+    devices = jax.devices("cpu")[:1] * 2
+    assert text.sweep_header(dataset, members, 3, devices, 1_234_500_000).splitlines() == [
         "kmnist: 1,200 training and 10 test images from a test",
         "784-16-8-10 MLP, torch initialisation, float32, seeds 3 to 4",
         "SGD, learning rates 0.01, 0.1, momentum 0, 0.9, batches of 32",
-        "8 members in 3 groups on 2 x cpu, in about 1,234 MB",
+        "8 members in 3 groups on 2 x cpu, in about 1,234 MB of memory",
     ]
 
 
