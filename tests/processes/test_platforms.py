@@ -44,7 +44,7 @@ for module in pkgutil.walk_packages(flax_mnist.__path__, "flax_mnist."):
         importlib.import_module(module.name)
 
 assert machine.cores() == os.cpu_count()
-assert memory.cpu_devices(members=1) == 1
+assert memory.cores() == os.cpu_count()
 assert math.isinf(memory.memory(jax.devices()[0]))
 assert machine.memory() is None
 assert machine.load_average() is None
