@@ -83,11 +83,9 @@ def main(
     Returns:
         0 if nothing was lost or silently wrong, otherwise 1.
     """
-    if sys.platform != "linux":
-        only = "only Linux limits another process's files, and says when one has stopped"
-        raise RequestError(f"faults: {only}.")
-    counts = {"kills": kills, "sweeps": sweeps, "saves": saves, "damages": damages}
-    for name, times in {**counts, "full-disks": full_disks}.items():
+    _require_linux()
+    counts = {"kills": kills, "sweeps": sweeps, "saves": saves, "full-disks": full_disks}
+    for name, times in {**counts, "damages": damages}.items():
         require_at_least(0, name, times)
     with tempfile.TemporaryDirectory() as name:
         chance = random.Random(seed)
@@ -113,6 +111,12 @@ def main(
             bad += outcomes[WRONG] + outcomes[LOST]
     print(text.markdown(rows))
     return 1 if bad else 0
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux":
+        only = "only Linux limits another process's files, and says when one has stopped"
+        raise RequestError(f"faults: {only}.")
 
 
 class Campaign:

@@ -43,12 +43,12 @@ def run_by_hand(config: Config, dataset: Dataset, order) -> tuple:
         (5000, 1000, 1),
         (999, 1000, 2),
         (64, 4700, 74),
-        (512, 4700, 10),
+        (224, 4480, 20),
         (3000, 4700, 2),
     ],
     ids=[
         "ragged", "even", "one batch", "one partial batch", "a last batch of one",
-        "two blocks and nine batches", "two blocks", "larger than a block",
+        "ten blocks, three batches and a ragged one", "ten blocks", "larger than a block",
     ],
 )  # fmt: skip
 def test_an_epoch_is_its_steps_and_its_loss_the_mean_of_theirs(dataset, batch_size, rows, batches):

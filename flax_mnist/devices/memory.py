@@ -47,41 +47,35 @@ def member_bytes(config: Config, counts: tuple[int, int], platform: str) -> int:
     """Estimate of what a device needs for each member of a group; see
     `flax_mnist.sweeps.plan.make_plan`.
 
-    An H100's compiler needs as much within 25 %, and so does a v5e's where members are many: few
-    have their images in its VMEM, and need less of its memory.
-    `tests/programs/test_accelerators.py` compiles for both.
+    The compilers of an H100 and a v5e ask for as much within 25 %, as
+    `tests/programs/test_accelerators.py` sees.
     """
     n_train, n_test = counts
     means = {"sgd": 1 if config.momentum else 0}.get(config.optimizer, 2)
     weights = _width(config) * _parameters(config)
     states, best = weights * (1 + means), weights if config.validation else 0
     # A CPU trains one member after the other, into a second array of states.
-    training = states if platform == "cpu" else _step_bytes(config, n_train, platform)
+    training = states if platform == "cpu" else _step_bytes(config, n_train)
     probabilities = _width(config) * CLASSES * n_test  # at the end, when nothing is trained
     order = 4 * n_train
     return states + best + order + max(training, probabilities)
 
 
-def shared_bytes(config: Config, counts: tuple[int, int], platform: str) -> int:
+def shared_bytes(config: Config, counts: tuple[int, int]) -> int:
     """Estimate of what a device needs besides its members: the images, and one member's test."""
     n_train, n_test = counts
     image_and_label = PIXELS + 4  # uint8 and int32
     testing = _width(config) * n_test * _units(config)
     # Where members are trained one after the other, it is a member's step.
-    return image_and_label * sum(counts) + max(testing, _step_bytes(config, n_train, platform))
+    return image_and_label * sum(counts) + max(testing, _step_bytes(config, n_train))
 
 
-def _step_bytes(config: Config, n_train: int, platform: str) -> int:
+def _step_bytes(config: Config, n_train: int) -> int:
     """What a member needs while it takes steps: its images, gradients and activations."""
     gathered = PIXELS * max(config.batch_size, min(GATHERED, n_train))
     hidden = sum(config.hidden_sizes) + CLASSES
-    # A TPU normalises pixels where they are multiplied. But its compiler has the images of many
-    # members three times, to bring those of a step together.
-    pixels = 0 if platform == "tpu" else PIXELS
-    step = gathered + _width(config) * (
-        _parameters(config) + config.batch_size * (pixels + 2 * hidden)
-    )
-    return max(step, 3 * gathered) if platform == "tpu" else step
+    activations = config.batch_size * (PIXELS + 2 * hidden)
+    return gathered + _width(config) * (_parameters(config) + activations)
 
 
 def _parameters(config: Config) -> int:

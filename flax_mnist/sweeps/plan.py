@@ -81,8 +81,7 @@ def fitting(
     bytes may be filled: see `flax_mnist.devices.memory.memory`.
     """
     each = min(
-        (free - shared_bytes(kind.template, counts, platform))
-        / member_bytes(kind.template, counts, platform)
+        (free - shared_bytes(kind.template, counts)) / member_bytes(kind.template, counts, platform)
         for kind in kinds(members)
     )
     return max(1, math.floor(min(each, AT_ONCE[platform]))) * devices
@@ -109,7 +108,7 @@ def make_plan(
     here = sum(device.process_index == jax.process_index() for device in used)
     platform = used[0].platform
     needed = (
-        shared_bytes(group.template, counts, platform)
+        shared_bytes(group.template, counts)
         + plan.lanes(group) // mesh.size * member_bytes(group.template, counts, platform)
         for group in groups
     )

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,8 +72,7 @@ def sweep(
         checkpoints: how often one is written within a group, beside the one after each.
         group_size: how many members are trained at a time, at most; None is by `fitting`.
         observer: is told what happens, in the first process.
-        place: where it is trained. JAX's settings are afterwards what they were before.
-        listening: as for `flax_mnist.runs.training.train`.
+        place, listening: as for `flax_mnist.runs.training.train`.
 
     Raises:
         RequestError: what is asked for is wrong, or does not fit the sweep that is resumed.
@@ -85,21 +84,23 @@ def sweep(
         old = _asked_before(run_dir, resume, config, axes, dataset, group_size)
         axes = axes or old.axes
         members = axes.members(config or old.record.config)
-        config = members[0]
         data_dir = old.record.data_dir if data_dir is None else Path(data_dir)
-        runtime.set_precision(config)
-        free = memory.memory(device)
+        runtime.set_precision(members[0])
         images = loaded(dataset or old.record.dataset, data_dir)
-        record = Record.of(config, images, data_dir, checkpoints or old.record.checkpoints)
+        record = Record.of(members[0], images, data_dir, checkpoints or old.record.checkpoints)
         with processes.watch_others() as renew:
-            most = fitting(members, images.counts, len(devices), device.platform, free)
-            size = group_size or old.group_size or agreement.smallest(most)
+            size = group_size or old.group_size or _fitting(members, images, device, len(devices))
             taken = run_folder.taken(run_dir, f"sweep-{images.name}", resume)
             path = Path(agreement.broadcast_text(lambda: str(held.enter_context(taken))))
             plan = make_plan(members, images.counts, devices, size)
             asked = SweepRecord(axes, record, size)
-            run = _Sweep(asked, images, plan, path, device, renew, listening)
-            return run.train(observer or SweepObserver())
+            return _Sweep(asked, images, plan, path, device, renew, listening).train(observer)
+
+
+def _fitting(members: Sequence[Config], images: Dataset, device: jax.Device, devices: int) -> int:
+    """How many members fit at a time, whichever process is asked."""
+    free = memory.memory(device)
+    return agreement.smallest(fitting(members, images.counts, devices, device.platform, free))
 
 
 def asked_of(path: Path) -> SweepRecord:
@@ -175,10 +176,11 @@ class _Sweep:
             "group_size": self.asked.group_size,
         }
 
-    def train(self, observer: SweepObserver) -> Swept:
+    def train(self, observer: SweepObserver | None) -> Swept:
         """Trains from where the sweep stands to its end."""
         agreement.require_same(self.identity)
-        observer = observer if processes.is_first() else SweepObserver()
+        if observer is None or not processes.is_first():
+            observer = SweepObserver()
         self.images = group.place_images(self.plan, self.dataset)
         position = self._first_position()
         self.renew()

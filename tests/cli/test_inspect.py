@@ -49,7 +49,7 @@ def test_a_missing_plugin_is_named_in_a_line(capsys, target, plugin, extra):
 )
 def test_a_sweep_is_inspected_as_it_would_be_trained(capsys, arguments, says):
     if not version("libtpu"):
-        pytest.skip("libtpu is not installed: flax-mnist[tpu]")
+        pytest.skip("libtpu comes with the extra tpu")
     assert ask("inspect", *arguments.split()) == 2
     assert says in capsys.readouterr().err
 

@@ -128,6 +128,7 @@ def test_an_optimizer_with_a_schedule_is_compiled(target):
 @pytest.mark.parametrize(
     ("target", "members", "config"),
     [
+        (TPU, 8, Config(momentum=0.9)),
         (TPU, 32, Config()),
         (GPU, 8, Config(optimizer="adam")),
         (GPU, 64, Config(hidden_sizes=(512, 256))),

@@ -39,7 +39,8 @@ def test_the_estimate_is_what_a_cpus_compiler_needs(dataset, config):
 
 def test_what_does_not_fit_is_cut_evenly(dataset):
     members, devices = [Config(seed=i) for i in range(24)], jax.devices()
-    each, shared = (f(members[0], dataset.counts, "cpu") for f in (member_bytes, shared_bytes))
+    each = member_bytes(members[0], dataset.counts, "cpu")
+    shared = shared_bytes(members[0], dataset.counts)
 
     def sizes(free: float) -> list[int]:
         most = fitting(members, dataset.counts, 1, "cpu", free)
