@@ -273,11 +273,12 @@ class _Run:
             config, start.progress, train_images, chunk, self.mesh, self.optimizer
         )
         self.renew()
-        for observer in observers:
-            observer.compiled(time.perf_counter() - began)
+        seconds = time.perf_counter() - began
         fit = loop.fit(config, self.dataset, start.progress, run_chunk, chunk, self.mesh)
         saved, progress = start.step, start.progress
         with self.listening() as received:
+            for observer in observers:  # whoever sees this can stop it in good order
+                observer.compiled(seconds)
             for progress, metrics in fit:
                 self.renew()
                 step = progress.epoch * self.steps + progress.step
