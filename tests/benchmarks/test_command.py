@@ -16,6 +16,7 @@ from benchmarks.tables import table
 from tests.benchmarks.some_rows import BRIEF
 
 
+@pytest.mark.long
 def test_the_command(
     folder: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ def _named(data, monkeypatch):
     monkeypatch.setenv("FLAX_MNIST_DATA_DIR", str(data))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_named")
 def test_every_command_takes_the_folder_that_the_variable_names(capsys, data, weights, tmp_path):
     lines = said(capsys, "train", *flags(epochs=1, run_dir=tmp_path / "run"))

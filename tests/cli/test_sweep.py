@@ -43,6 +43,7 @@ def swept(tmp_path_factory, data) -> Path:
     return folder / "out"
 
 
+@pytest.mark.long
 def test_the_file_has_a_line_for_each_member_and_epoch(swept, dataset):
     rows = rows_of(swept)
     assert len(rows) == 24

@@ -215,6 +215,7 @@ def test_a_config_file_repeats_a_run_and_flags_override_it(data, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_a_config_file_repeats_the_devices_too(data, tmp_path):
     old, same = tmp_path / "old", tmp_path / "same"
     flags = ["--data-dir", data, "--learning-rate", 0.05, "--epochs", 2, "--num-devices", 4]

@@ -234,6 +234,7 @@ def test_what_makes_a_reading_doubtful_is_said(tmp_path, digit):
     )
 
 
+@pytest.mark.long
 def test_of_mnists_own_images_each_is_taken_as_it_is(mnist_dir):
     mnist = load_dataset("mnist", mnist_dir)
     for images in (mnist.train.images, mnist.test.images):

@@ -137,6 +137,7 @@ def test_a_bare_environment_is_enough(data, tmp_path, expected):
     assert (path / run_folder.WEIGHTS).read_bytes() == expected
 
 
+@pytest.mark.long
 @POSIX
 def test_a_tilde_is_the_home_in_every_command(data, tmp_path, weights, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -172,6 +173,7 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(data, tmp_path, comma
     assert [entry.name for entry in tmp_path.iterdir()] == ["tmp"]
 
 
+@pytest.mark.long
 def test_a_compiled_program_of_which_a_half_was_kept_is_mended(data, tmp_path):
     def start(name: str) -> subprocess.CompletedProcess:
         arguments = runs.train(data, tmp_path / name, epochs=1, quiet=True)
@@ -221,6 +223,7 @@ def processes_of(data: Path, path: Path, port: int) -> list[list[str]]:
     return [[*arguments, "--process-id", str(i)] for i in range(2)]
 
 
+@pytest.mark.long
 def test_processes_meet_whatever_the_environment_says_of_proxies_and_jax(data, tmp_path):
     nobody = "http://127.0.0.1:9"
     variables = environment(

@@ -57,6 +57,7 @@ def names(path: Path) -> set[str]:
     return {file.relative_to(path).as_posix() for file in path.rglob("*")}
 
 
+@pytest.mark.long
 def test_two_processes_are_as_one_and_three_go_on(data, tmp_path):
     ours, theirs = tmp_path / "two", tmp_path / "one"
     with together(*[new_run(data, ours, epochs=2)] * 2) as both:
@@ -84,6 +85,7 @@ def test_two_processes_are_as_one_and_three_go_on(data, tmp_path):
     assert_same_result(ours, theirs)
 
 
+@pytest.mark.long
 def test_two_processes_begin_with_given_weights_and_stop_early_as_one_does(data, tmp_path):
     first, ours, theirs = (tmp_path / name for name in ("first", "two", "one"))
     straight(data, first, 1)
@@ -116,6 +118,7 @@ def test_two_processes_begin_with_given_weights_and_stop_early_as_one_does(data,
     assert_same_result(ours, theirs, atol=1e-9)
 
 
+@pytest.mark.long
 def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path):
     path = tmp_path / "run"
     with together(*[new_run(data, path, epochs=100_000)] * 2) as both:
@@ -160,6 +163,7 @@ def stalled(data, tmp_path_factory) -> dict[int, tuple[Path, tuple[int, str, str
         return {victim: (path, end(both[1 - victim])) for victim, (path, both) in pairs.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, stalled, victim):
     path, (code, _, err) = stalled[victim]
@@ -206,6 +210,7 @@ def test_one_that_never_starts_and_an_address_that_is_the_only_one(data, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_killed_process_0_ends_the_others_in_time(data, tmp_path):
     path = tmp_path / "run"
     with together(*[new_run(data, path, epochs=100_000)] * 2) as both:
@@ -231,6 +236,7 @@ def test_processes_with_different_numbers_of_devices_are_refused(data, tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_deterministic_run_is_repeated_by_many_that_are_not_told_so(data, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(*runs.train(data, one, epochs=1, deterministic=True)).returncode == 0
@@ -280,6 +286,7 @@ def by_open_mpi(i: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("told", [by_slurm, by_open_mpi])
 def test_auto_asks_what_started_the_processes(data, tmp_path, told):
     port = str(free_port())
