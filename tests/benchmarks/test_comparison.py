@@ -49,7 +49,7 @@ def test_a_slowed_row_is_flagged_and_no_other(full: Result) -> None:
     assert [name for name, pair in pairs.items() if pair.verdict] == ["J2"]
     assert pairs["J2"].speed.value == pytest.approx(0.8, abs=0.01)
     assert pairs["J2"].is_slower_by(10)
-    assert not pairs["J2"].is_slower_by(30)
+    assert not pairs["J2"].is_slower_by(22)
     (back,) = compare([slowed(full, J2=1.25), full])
     assert back["J2"].verdict == "faster"
     assert not back["J2"].is_slower_by(0)
@@ -62,6 +62,20 @@ def test_a_slower_machine_slows_no_row(full: Result) -> None:
     elsewhere["machine"] = {**full["machine"], "device": "another"}
     (pairs,) = compare([full, elsewhere])
     assert pairs["J3"].verdict == "slower"
+
+
+def test_all_intervals_hold_together_for_an_image(full: Result) -> None:
+    elsewhere, turns = slowed(full), []
+    halved = {"device": "another", "images": full["machine"]["images"] // 2}
+    elsewhere["machine"] = full["machine"] | halved
+    for result in (full, elsewhere):
+        (row,) = (row for row in result["rows"] if row["name"] == "J2")
+        turns.append([np.median(turn["seconds"]) for turn in row["turns"]])
+    for others in (1, 2):
+        pairs, *_ = compare([full, *[elsewhere] * others])
+        expected = ratio_of_runs(*turns, 1 - 0.05 / (18 * others))
+        assert expected
+        assert pairs["J2"].speed == pytest.approx([value / 2 for value in expected])
 
 
 def test_the_interval_holds_as_often_as_it_says() -> None:

@@ -26,15 +26,11 @@ def interrupted(times: int = 1) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_exit_codes_and_what_is_said(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes_and_what_is_said(capsys: Any) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    missing = "benchmarks.equivalence.comparison:main"
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "benchmarks.equivalence.comparison", raising=False)
     for run, argv, code, said in (
         (fail, [], 1, "prog: a.bin: is damaged.\n"),
         (interrupted, [], 143, "prog: terminated.\n"),
-        (missing, [], 2, "prog: torch is not installed: pip install torch.\n"),
         (fail, ["--no-such-flag"], 2, "--no-such-flag"),
         (fail, ["--help"], 0, ""),
     ):
@@ -47,11 +43,29 @@ def test_exit_codes_and_what_is_said(capsys: Any, monkeypatch: pytest.MonkeyPatc
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_what_is_not_installed_is_named(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Alone: tyro, where it is first used, imports PyTorch if `sys.modules` names it.
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.equivalence.comparison", raising=False)
+    assert entry.run("benchmarks.equivalence.comparison:main", "prog", []) == 2
+    assert capsys.readouterr().err == "prog: torch is not installed: pip install torch.\n"
+
+
 def test_the_second_signal_is_the_systems() -> None:
     with entry.stoppable():
         with pytest.raises(StoppedError):
             os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+
+
+def test_a_signal_that_shall_be_of_no_effect_stays_so() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `nohup` does with another
+    try:
+        with entry.stoppable():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

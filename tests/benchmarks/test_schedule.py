@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -40,6 +41,17 @@ def test_nothing_is_given_up_for_which_there_is_time() -> None:
     assert staying == set(ROWS)
     assert less != PLAN
     assert by_hand(less, list(ROWS.values())) > 0.3 * enough
+
+
+def test_turns_are_made_shorter_then_fewer() -> None:
+    shorter = [{"turn_seconds": 1}, {"turn_seconds": 0.5}, {"turn_seconds": 0.25}]
+    fewer = [{"turn_seconds": 0.25, "rounds": rounds} for rounds in (6, 5, 4, 3)]
+    spare = dataclasses.replace(PLAN, slow_rounds=3)
+    schedules = [PLAN, *(dataclasses.replace(spare, **less) for less in (*shorter, *fewer))]
+    needed = [by_hand(schedule, list(ROWS.values())) for schedule in schedules]
+    for schedule, seconds in zip(schedules, needed, strict=True):
+        assert fitting(PLAN, ROWS, seconds * 1.0001) == (schedule, set(ROWS))
+        assert fitting(PLAN, ROWS, seconds * 0.9999) != (schedule, set(ROWS))
 
 
 def test_a_part_of_a_budget_leaves_the_rest() -> None:

@@ -43,10 +43,22 @@ def test_figures_are_kept_beside_the_samples(result: dict[str, Any], tmp_path: P
 
 
 def test_what_is_no_number_is_null(result: dict[str, Any], tmp_path: Path) -> None:
-    row = {**result["rows"][0], "scores": [[float("nan"), 0.1]]}
+    row = {**result["rows"][0], "scores": [[float("nan"), 0.1], [float("inf"), 0.2]]}
     path = tmp_path / "a.json"
-    assert written({**result, "rows": [row]}, path)["rows"][0]["scores"] == [[None, 0.1]]
+    (kept,) = written({**result, "rows": [row]}, path)["rows"]
+    assert kept["scores"] == [[None, 0.1], [None, 0.2]]
     assert stored.read(path)["summary"]["rows"]["N1"]["status"] == "invalid"
+
+
+def test_a_result_of_before_there_were_versions_is_read(
+    result: dict[str, Any], tmp_path: Path
+) -> None:
+    since = ("version", "partial", "request", "rounds_done", "others_cores", "summary")
+    written({name: result[name] for name in result if name not in since}, tmp_path / "a.json")
+    now = stored.read(tmp_path / "a.json")
+    assert (now["version"], now["rounds_done"]) == (2, result["plan"]["rounds"])
+    assert (now["partial"], now["request"]["kind"]) == (None, "full")
+    assert now["summary"] == result["summary"]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,7 @@ def test_what_is_no_number_is_null(result: dict[str, Any], tmp_path: Path) -> No
         ("[]", "is no result"),
         ('{"rows": []}', "is no result"),
         ('{"rows": 3, "plan": {"rounds": 1}}', "is no result"),
+        ('{"rows": [], "plan": 3}', "is no result"),
         ('{"rows": [], "version": 99}', "is of version 99"),
     ],
 )

@@ -22,6 +22,8 @@ def test_the_ending_decides_the_format(tmp_path):
         assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
     save(figure, tmp_path / "a.svg")
     assert "<svg" in (tmp_path / "a.svg").read_text()
+    save(figure, tmp_path / "b")
+    assert (tmp_path / "b").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(RequestError, match="'foo' is not supported"):
         save(figure, tmp_path / "a.foo")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b"]

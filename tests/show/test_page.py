@@ -59,7 +59,7 @@ def test_it_says_when_and_by_which_command(page_file, run_dir):
     program, *arguments = shlex.split(html.unescape(command))
     recorded = json.loads((run_dir / "config.json").read_text())["environment"]["command"]
     assert program == "flax-mnist"
-    assert arguments == [Path(word).name if word.startswith("/") else word for word in recorded]
+    assert arguments == [re.sub("(^|=)/(.*/)?", r"\1", word) for word in recorded]
     assert "command" not in text_of(page.partition("<h2>Environment</h2>")[2])
 
 

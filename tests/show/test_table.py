@@ -53,6 +53,10 @@ def test_a_header_alone_is_a_table():
     assert text.markdown([("a", "b")]) == "| a   | b   |\n|-----|-----|"
 
 
+def test_a_digit_in_a_name_or_in_the_header_makes_no_number():
+    assert text.table([("a", "2 of"), ("x", "y1")]) == "a  2 of\nx  y1"
+
+
 @pytest.mark.parametrize("style", [text.table, text.markdown])
 def test_rows_and_sides_must_be_of_one_length(style):
     with pytest.raises(ValueError, match="shorter"):

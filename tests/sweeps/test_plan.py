@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -12,6 +13,17 @@ from flax_mnist.axes import Axes
 from flax_mnist.devices.memory import member_bytes, shared_bytes
 from flax_mnist.sweeps import group
 from flax_mnist.sweeps.plan import AT_ONCE, fitting, make_plan
+
+SMALL, LARGE = Config(hidden_sizes=(8,)), Config(hidden_sizes=(512,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """As far as a plan looks at one."""
+
+    id: int
+    platform: str = "gpu"
+    process_index: int = 0
 
 
 @pytest.mark.parametrize(
@@ -63,6 +75,27 @@ def test_however_much_fits_a_group_has_no_more_than_is_of_use():
     assert fitting(members, (1000, 200), 2, "cpu", math.inf) == 2 * AT_ONCE["cpu"]
 
 
+def test_what_fits_is_what_fits_of_the_largest_network(dataset):
+    free = shared_bytes(LARGE, dataset.counts) + 3.5 * member_bytes(LARGE, dataset.counts, "gpu")
+    assert fitting([SMALL, LARGE, SMALL], dataset.counts, 2, "gpu", free) == 2 * 3
+
+
+def test_the_memory_is_that_of_the_largest_group_on_all_devices(dataset):
+    plan = make_plan([LARGE] * 5 + [SMALL] * 6, dataset.counts, [Gpu(i) for i in range(4)], 100)
+    assert [plan.lanes(group) for group in plan.groups] == [8, 8]
+    each = member_bytes(LARGE, dataset.counts, "gpu")
+    assert plan.bytes == 4 * (shared_bytes(LARGE, dataset.counts) + 2 * each)
+    kept = member_bytes(dataclasses.replace(LARGE, validation=10), dataset.counts, "gpu") - each
+    assert kept == 4 * (784 * 512 + 512 + 512 * 10 + 10)  # the weights of the best epoch
+
+
+def test_no_device_is_without_a_member_and_groups_share_a_program(dataset):
+    plan = make_plan([SMALL] * 3, dataset.counts, [Gpu(i) for i in range(4)], 100)
+    assert plan.lanes(plan.groups[0]) == plan.mesh.size == 3
+    plan = make_plan([SMALL] * 7, dataset.counts, [Gpu(0)], 4)
+    assert [(len(group.members), plan.lanes(group)) for group in plan.groups] == [(4, 4), (3, 4)]
+
+
 def test_each_network_and_batch_size_has_groups_of_its_own(dataset):
     axes = Axes((0.1, 0.2), (0.0, 0.9), (32, 64), ((8,), (16, 8)), seeds=3)
     plan = make_plan(axes.members(Config()), dataset.counts, jax.devices(), 7)
@@ -71,6 +104,7 @@ def test_each_network_and_batch_size_has_groups_of_its_own(dataset):
         kind for kind in (((8,), 32), ((8,), 64), ((16, 8), 32), ((16, 8), 64)) for _ in range(2)
     ]
     assert {len(group.members) for group in plan.groups} == {6}
+    assert [group.start for group in plan.groups] == list(range(0, 48, 6))
     assert {group.template.momentum for group in plan.groups} == {0.9}
     for group_ in plan.groups:
         assert {(m.hidden_sizes, m.batch_size) for m in group_.members} == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -20,7 +21,7 @@ def standing_of(losses: list[float], validation: list[float] | None = None) -> g
     results = np.full((len(losses), 4), np.nan)
     results[:, 0], results[:, 1] = losses, np.arange(len(losses)) / 10
     if validation:
-        results[:, 2] = validation
+        results[:, 2], results[:, 3] = validation, np.array(validation) / 20
     healthy = np.isfinite(results[:, 0])
     results[~healthy] = np.nan
     return group.Standing(None, None, healthy, results, np.ones(len(losses), int))
@@ -31,7 +32,7 @@ def counted(dataset, members, losses, sizes, votes=None, validation=None) -> tal
     total = tally.empty(len(members), 3, len(dataset.test.labels))
     for size in sizes:
         start = total.done
-        part = slice(start, start + size)
+        part, numbers = slice(start, start + size), range(start, start + size)
 
         def votes_of(wanted, start=start):
             shape = (len(dataset.test.labels), 10)
@@ -43,7 +44,7 @@ def counted(dataset, members, losses, sizes, votes=None, validation=None) -> tal
             group.Group(start, members[part], members[0]),
             standing_of(losses[part], validation and validation[part]),
             votes_of,
-            lambda i, start=start: {"number": np.array(start + i)},
+            lambda i, numbers=numbers: {"number": np.array(numbers[i])},
             dataset,
         )
     return total
@@ -83,9 +84,12 @@ def test_where_images_are_held_out_they_decide(dataset):
     losses = [loss if math.isfinite(loss) else 7.0 for loss in LOSSES]
     total = counted(dataset, MEMBERS, losses, [9], validation=validation)
     assert tally.best_member(total) == 0
-    first, *_ = tally.settings_of(total, MEMBERS)
+    members = [dataclasses.replace(config, validation=10) for config in MEMBERS]
+    first, *_ = tally.settings_of(total, members)
     assert first.best
-    assert first.test_loss == 2.0
+    assert (first.validation_loss, first.validation_accuracy) == (2.0, pytest.approx(0.1))
+    assert (first.test_loss, first.test_accuracy) == (2.0, pytest.approx(0.1))
+    assert (first.test_loss_sd, first.test_accuracy_sd) == (1.0, pytest.approx(0.1))
 
 
 def test_where_all_diverge_there_is_no_best(dataset):
@@ -95,6 +99,13 @@ def test_where_all_diverge_there_is_no_best(dataset):
     assert {(s.diverged, s.best, s.test_loss, s.ensemble_accuracy) for s in settings} == {
         (3, False, None, None)
     }
+
+
+def test_of_one_seed_there_is_no_spread(dataset):
+    total = counted(dataset, MEMBERS, [*[1.0] * 7, math.nan, math.nan], [9])
+    last = tally.settings_of(total, MEMBERS)[-1]
+    assert (last.diverged, last.test_loss) == (2, 1.0)
+    assert (last.test_loss_sd, last.test_accuracy_sd) == (None, None)
 
 
 def test_few_that_diverge_come_before_a_low_loss():
@@ -107,12 +118,15 @@ def test_few_that_diverge_come_before_a_low_loss():
 
 def test_many_seeds_have_quantiles():
     results = np.zeros((101, 4))
-    results[:, 0], results[:, 1] = np.linspace(0, 1, 101), np.linspace(1, 0, 101)
+    results[:, 0], results[:, 1] = np.linspace(0, 1, 101), np.linspace(0.4, 0.2, 101)
     full = tally.Tally(results, 101, np.zeros(1), np.zeros((3, 10), np.int64), {})
     (setting,) = tally.settings_of(full, [Config()] * 101)
     assert setting.test_loss_quantiles == pytest.approx([0.05, 0.25, 0.5, 0.75, 0.95])
-    few = full._replace(results=results[: tally.MANY_SEEDS - 1])
-    assert tally.settings_of(few, [Config()])[0].test_accuracy_quantiles is None
+    assert setting.test_accuracy_quantiles == pytest.approx([0.21, 0.25, 0.3, 0.35, 0.39])
+    for count in (tally.MANY_SEEDS, tally.MANY_SEEDS - 1):
+        few = full._replace(results=results[:count])
+        quantiles = tally.settings_of(few, [Config()])[0].test_accuracy_quantiles
+        assert (quantiles is None) == (count < tally.MANY_SEEDS)
 
 
 def test_the_ensemble_is_the_mean_of_the_probabilities(dataset):
