@@ -32,13 +32,62 @@ Sample = tuple[torch.Tensor, int]
 Batches = DataLoader[Any] | Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
+def log_use(name: str) -> None:
+    """Tells PyTorch's log of what is used, as every function of torchvision's does."""
+    torch._C._log_api_usage_once(f"{__name__}.{name}")  # noqa: SLF001  -- torchvision's way
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """``ToTensor()``: a copy of the pixels, channels first, bytes from 0 to 1."""
+    log_use(to_tensor.__name__)
+    if not hasattr(image, "getbands"):
+        raise TypeError(f"{type(image)} is no picture.")
+    kind = {"I": np.int32, "F": np.float32}.get(image.mode, np.uint8)
+    pixels = torch.from_numpy(np.array(image, kind, copy=True))
+    pixels = pixels.view(image.size[1], image.size[0], len(image.getbands()))
+    pixels = pixels.permute((2, 0, 1)).contiguous()
+    if not isinstance(pixels, torch.ByteTensor):
+        return pixels
+    return pixels.to(dtype=torch.get_default_dtype()).div(255)
+
+
+def normalized(image: torch.Tensor, means: Sequence[float], stds: Sequence[float]) -> torch.Tensor:
+    """A copy of an image, with these means taken away, over these standard deviations."""
+    log_use(normalized.__name__)
+    if not isinstance(image, torch.Tensor) or not image.is_floating_point() or image.ndim < 3:
+        raise TypeError(f"{type(image)} is no image in floats.")
+    image = image.clone()
+    mean = torch.as_tensor(means, dtype=image.dtype, device=image.device)
+    std = torch.as_tensor(stds, dtype=image.dtype, device=image.device)
+    if (std == 0).any():
+        raise ValueError("A standard deviation is 0.")
+    return image.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
+
+
+class Normalize(nn.Module):
+    """``Normalize(means, stds)``, whose numbers become tensors anew for every image."""
+
+    def __init__(self, means: Sequence[float], stds: Sequence[float]) -> None:
+        super().__init__()
+        self.means, self.stds = means, stds
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """The image, normalized."""
+        return normalized(image, self.means, self.stds)
+
+
+STEPS: tuple[Callable[[Any], Any], ...] = (to_tensor, Normalize((0.5,), (0.5,)))
+
+
 def transform(image: Image.Image) -> torch.Tensor:
-    """``Compose([ToTensor(), Normalize((0.5,), (0.5,))])``: grey image -> float32 [1, 28, 28]."""
-    pixels = torch.from_numpy(np.array(image, np.uint8))
-    pixels = pixels.view(image.height, image.width, 1).permute(2, 0, 1).contiguous()
-    tensor = pixels.to(torch.float32).div(255)
-    mean, std = torch.tensor((0.5,)).view(-1, 1, 1), torch.tensor((0.5,)).view(-1, 1, 1)
-    return tensor.sub_(mean).div_(std)
+    """``Compose([ToTensor(), Normalize((0.5,), (0.5,))])``: grey image -> float32 [1, 28, 28].
+
+    By the operations that torchvision's take, its checks among them, so that it takes as long.
+    """
+    made: Any = image
+    for step in STEPS:
+        made = step(made)
+    return made  # type: ignore[no-any-return]
 
 
 def torchvision_transform() -> Any:
@@ -56,7 +105,7 @@ class MNIST(Dataset[Sample]):
     def __init__(self, images: Images, labels: Labels) -> None:
         from PIL import Image  # the rest of this file does without it
 
-        self.images, self.labels = images, labels
+        self.images, self.labels = torch.tensor(images), torch.tensor(labels)
         self.transform = torchvision_transform()
         self.to_picture = Image.fromarray
 
@@ -64,7 +113,8 @@ class MNIST(Dataset[Sample]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.transform(self.to_picture(self.images[index])), int(self.labels[index])
+        image, label = self.images[index], int(self.labels[index])
+        return self.transform(self.to_picture(image.numpy())), label
 
 
 def tutorial_dataset(images: Images, labels: Labels) -> Dataset[Sample]:

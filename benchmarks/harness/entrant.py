@@ -12,8 +12,6 @@ from benchmarks.harness.program import Settings
 from benchmarks.harness.schedule import Budget, Schedule, seconds_of_turn
 from benchmarks.rows import Row, Variant
 
-NO_TIME = "no time was left for it"
-
 
 def patience(budget: Budget) -> float:
     """Seconds to wait for an answer."""
@@ -22,7 +20,7 @@ def patience(budget: Budget) -> float:
 
 def in_time(problem: RowError, budget: Budget) -> RowError:
     """What went wrong, or that it was only given too little time."""
-    return problem if budget.left() > 0 else RowError("skipped", NO_TIME)
+    return problem if budget.left() > 0 else RowError("skipped", budget.over)
 
 
 @dataclasses.dataclass(eq=False)
@@ -104,7 +102,8 @@ class Entrant:
     def start(self, settings: Settings, schedule: Schedule, cores: int, budget: Budget) -> None:
         """Starts the row's process: of several candidates the fastest, when they take turns.
 
-        Another candidate is tried only where there is time for as long as the first one took.
+        Another candidate is tried only where there is time for as long as the first one took, and
+        for the fewest turns besides.
         """
         candidates = self.row.candidates(cores, settings.device)
         if isinstance(candidates, str):
@@ -116,12 +115,14 @@ class Entrant:
             trials = [trial for trial in trials if (trial.variant.label, trial.threads) == chosen]
         self.trials, longest = trials, 0.0
         for trial in self.trials:
-            if budget.left() <= longest:
-                trial.end(RowError("skipped", NO_TIME))
+            best = fastest(self.trials)
+            own = budget.part(reserve=schedule.least_cost(best.seconds) if best else 0.0)
+            if own.left() <= longest:
+                trial.end(RowError("skipped", budget.over))
                 continue
-            before = budget.left()
-            trial.begin(settings, fastest(self.trials), budget)
-            longest = max(longest, before - budget.left())
+            before = own.left()
+            trial.begin(settings, best, own)
+            longest = max(longest, before - own.left())
         self.settle(self.trials, schedule, budget, keep_rival=True)
 
     def settle(

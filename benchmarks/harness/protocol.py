@@ -15,8 +15,9 @@
 6. The weights that each row had after the tutorial's five epochs are scored.
 
 Where there is a budget of time, rows are started as long as there is time for the turns of those
-that have been started; the rounds are planned from how fast they have shown to be, and what does
-not fit is left out and says so.
+that have been started. One that is no main row may take a quarter of what is left, or more where
+fewer than four wait: its start, and the fewest turns, must fit into that. The rounds are planned
+from how fast the rows have shown to be, and what does not fit is left out and says so.
 """
 
 import dataclasses
@@ -24,10 +25,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.harness.entrant import NO_TIME, Entrant, blank
+from benchmarks.harness.entrant import Entrant, blank
 from benchmarks.harness.process import RowError
 from benchmarks.harness.program import Settings
-from benchmarks.harness.schedule import Budget, Schedule, fitting
+from benchmarks.harness.schedule import NO_TIME, Budget, Schedule, fitting
 from benchmarks.rows import Row
 
 Say = Callable[[str], None]
@@ -69,18 +70,18 @@ class Contest:
 
     def start(self) -> None:
         """Starts every row, and settles how many rounds there will be, and of whom."""
-        in_order = sorted(self.entrants, key=lambda entrant: entrant.row.rank)
+        # The others are known to be skipped.
+        able = [entrant for entrant in self.entrants if entrant.result["status"] == "ok"]
+        in_order = sorted(able, key=lambda entrant: entrant.row.rank)
         longest = 0.0
-        for number, entrant in enumerate(in_order, start=1):
-            if entrant.result["status"] != "ok":
-                continue  # known to be skipped
+        for number, entrant in enumerate(in_order):
             budget = self.before_rounds()
             if budget.left() <= longest / 2:
                 entrant.drop(RowError("skipped", NO_TIME))
             else:
                 row, before = entrant.row, budget.left()
-                self.say(f"{row.name} {row.label}: starting, {number} of {len(in_order)}")
-                entrant.start(self.settings, self.schedule, self.cores, budget)
+                self.say(f"{row.name} {row.label}: starting, {number + 1} of {len(in_order)}")
+                self.start_row(entrant, budget, len(in_order) - number)
                 if entrant.process:
                     longest = max(longest, (before - budget.left()) / len(entrant.trials))
             self.say(entrant.told())
@@ -89,6 +90,16 @@ class Contest:
                 self.say(entrant.told())
         self.plan()
         self.keep()
+
+    def start_row(self, entrant: Entrant, budget: Budget, waiting: int) -> None:
+        """Starts a row; of several that wait, one that is no main row has a share of the time."""
+        if entrant.row.quick or waiting == 1:
+            entrant.start(self.settings, self.schedule, self.cores, budget)
+            return
+        own = budget.share(waiting)
+        entrant.start(self.settings, self.schedule, self.cores, own)
+        if entrant.process and self.schedule.least_cost(entrant.epoch_seconds) > own.left():
+            entrant.drop(RowError("skipped", own.over))
 
     def before_rounds(self) -> Budget:
         """What may still go on starting rows: turns of those that are started are kept free."""

@@ -45,6 +45,11 @@ class Schedule:
             self.turn_cost(s) * len(self.turns_of(slow=s > self.slow_seconds)) for s in seconds
         )
 
+    def least_cost(self, seconds: float) -> float:
+        """Seconds that the fewest and shortest turns take of a row whose call takes so many."""
+        *_, thriftiest = self.thriftier()
+        return thriftiest.cost([seconds])
+
     def thriftier(self) -> Iterator[Self]:
         """This schedule, and others that take less and less time."""
         yield self
@@ -57,6 +62,9 @@ class Schedule:
             yield dataclasses.replace(spare, turn_seconds=self.turn_seconds / 4, rounds=rounds)
 
 
+NO_TIME = "no time was left for it"
+SHARE = 0.25  #: The most of the time left that one row may take, where at least four wait.
+OVER_SHARE = "it takes more than its share of the time"
 RETAKEN = 1.25  #: What rounds take more than planned: turns that are taken again, and waiting.
 FEWEST_ROUNDS = 3  #: Of which there is a median that one bad turn does not decide.
 
@@ -85,6 +93,7 @@ class Budget:
 
     seconds: float = math.inf
     began: float = dataclasses.field(default_factory=time.monotonic)
+    over: str = NO_TIME  #: What is said of that for which it is too short.
 
     def left(self) -> float:
         """Seconds; below 0 where more was spent."""
@@ -92,7 +101,11 @@ class Budget:
 
     def part(self, share: float = 1.0, reserve: float = 0.0) -> "Budget":
         """So much of what is left, but for a reserve in seconds."""
-        return Budget(share * (self.left() - reserve))
+        return Budget(share * (self.left() - reserve), time.monotonic(), self.over)
+
+    def share(self, rows: int) -> "Budget":
+        """What one of so many rows may take of what is left."""
+        return dataclasses.replace(self.part(max(SHARE, 1 / rows)), over=OVER_SHARE)
 
 
 def seconds_of_turn(turn: Mapping[str, Any]) -> float:

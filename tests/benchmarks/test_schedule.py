@@ -59,3 +59,9 @@ def test_a_part_of_a_budget_leaves_the_rest() -> None:
     assert budget.part(0.5, reserve=20).left() == pytest.approx(40, abs=1)
     assert budget.part(reserve=200).left() < 0
     assert math.isinf(Budget().part(0.5, reserve=20).left())
+
+
+@pytest.mark.parametrize(("rows", "seconds"), [(1, 100), (2, 50), (4, 25), (20, 25)])
+def test_one_of_many_rows_has_a_quarter(rows: int, seconds: float) -> None:
+    assert Budget(100).share(rows).left() == pytest.approx(seconds, abs=1)
+    assert math.isinf(Budget().share(rows).left())

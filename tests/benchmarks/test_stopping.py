@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from benchmarks.command import benchmark, stored
-from benchmarks.harness.entrant import NO_TIME
 from benchmarks.harness.program import Settings
-from benchmarks.harness.schedule import Budget
+from benchmarks.harness.schedule import NO_TIME, Budget
 from flax_mnist.config import Config
 from flax_mnist.errors import FlaxMnistError, StoppedError
 from tests.benchmarks.some_rows import BRIEF
