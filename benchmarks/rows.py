@@ -110,6 +110,7 @@ _TUTORIAL = (_loader("Tutorial"),)
 _TUNED = tuple(_loader("TunedLoader", f"{w} loader workers", workers=w) for w in (0, 1, 2))
 _OPTIMIZERS = tuple(_pytorch("Eager", name, optimizer=name) for name in ("fused", "foreach"))
 _COMPILED = (_pytorch("Compiled", mode="default"),)
+_AHEAD = (Variant(f"{LOOPS}.ahead_of_time:AheadOfTime", {}, ("torch",), True),)
 _LESS_OVERHEAD = (_pytorch("Compiled", mode="reduce-overhead"),)
 _MANY = (_ours("ManyModels", "one vmap"), _ours("ModelsByCore", "a core for each"))
 _BFLOAT16 = (_ours("EpochScan", precision="bfloat16"),)
@@ -134,6 +135,7 @@ ROWS: tuple[Row, ...] = (
     Row("P5", "torch.compile", "headline", "pytorch", _COMPILED),
     Row("P6", "reduce-overhead", "headline", "pytorch", _LESS_OVERHEAD),
     Row("P7", "CUDA graph", "headline", "pytorch", (_pytorch("CudaGraph"),)),
+    Row("A1", "ahead of time", "headline", "pytorch", _AHEAD),
     Row("P8", "vmap over models", "labelled", "pytorch", (_pytorch("VmapModels"),)),
     Row("P9", "P3 in TF32", "labelled", "pytorch", (_pytorch("Eager", tf32=True),)),
     Row("J1", "jitted step a call", "headline", "ours", (_ours("Step"),), quick=True),

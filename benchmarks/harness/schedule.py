@@ -64,7 +64,7 @@ class Schedule:
 
 NO_TIME = "no time was left for it"
 SHARE = 0.25  #: The most of the time left that one row may take, where at least four wait.
-OVER_SHARE = "it takes more than its share of the time"
+OVER_SHARE = "over its share of the time"
 RETAKEN = 1.25  #: What rounds take more than planned: turns that are taken again, and waiting.
 FEWEST_ROUNDS = 3  #: Of which there is a median that one bad turn does not decide.
 

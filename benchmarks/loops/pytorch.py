@@ -146,6 +146,24 @@ class Eager(PyTorchLoop):
         return self.train(self.inputs.index_select(0, index), self.labels.index_select(0, index))
 
 
+def plain_step(model: nn.Module, criterion: nn.Module, rate: float) -> Callable[..., Any]:
+    """A step of plain SGD as a function that changes the parameters; it returns the loss."""
+
+    def step(
+        params: Tensors, inputs: torch.Tensor, labels: torch.Tensor, index: torch.Tensor
+    ) -> Any:
+        def loss_of(params: Tensors) -> Any:
+            output = functional_call(model, params, (inputs[index],))
+            return criterion(output, labels[index])
+
+        gradients, loss = grad_and_value(loss_of)(params)
+        for name, value in params.items():
+            value.sub_(gradients[name], alpha=rate)
+        return loss
+
+    return step
+
+
 class Compiled(Eager):
     """The whole step, gather and update included, as one function under `torch.compile`."""
 
@@ -153,23 +171,16 @@ class Compiled(Eager):
         super().__init__(dataset, settings)
         require(self.config.momentum == 0, "it is plain SGD")
         require(self.config.precision != "bfloat16", NO_AUTOCAST)
-        model, criterion, rate = self.model, self.criterion, self.config.learning_rate
         inputs, labels = self.inputs, self.labels
-        self.params = {name: value.detach() for name, value in model.named_parameters()}
+        plain = plain_step(self.model, self.criterion, self.config.learning_rate)
+        self.params = {name: value.detach() for name, value in self.model.named_parameters()}
         for tensor in (*self.params.values(), inputs, labels):
             # Without this promise no CUDA graph is made of a function that changes what it is
             # given. https://docs.pytorch.org/docs/stable/torch.compiler_cudagraph_trees.html
             torch._dynamo.mark_static_address(tensor)  # noqa: SLF001  -- PyTorch's advice
 
         def step(params: Tensors, index: torch.Tensor) -> Any:
-            def loss_of(params: Tensors) -> Any:
-                output = functional_call(model, params, (inputs[index],))
-                return criterion(output, labels[index])
-
-            gradients, loss = grad_and_value(loss_of)(params)
-            for name, value in params.items():
-                value.sub_(gradients[name], alpha=rate)
-            return loss
+            return plain(params, inputs, labels, index)
 
         # Two batch sizes are two programs: a symbolic size would slow both.
         self.run = torch.compile(step, mode=mode, fullgraph=True, dynamic=False)

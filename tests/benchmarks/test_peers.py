@@ -128,6 +128,7 @@ def require_exact(run: Run, dataset: Dataset, config: Config) -> None:
         ("S1", 0, of_numpy),
         pytest.param("T1", 0, of_tinygrad, marks=pytest.mark.long),
         pytest.param("C1", 0, of_torch, marks=pytest.mark.long),
+        pytest.param("A1", 0, of_torch, marks=pytest.mark.long),
     ],
 )
 @pytest.mark.filterwarnings("ignore")  # of the peers'
