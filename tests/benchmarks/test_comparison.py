@@ -58,10 +58,14 @@ def test_a_slowed_row_is_flagged_and_no_other(full: Result) -> None:
 def test_a_slower_machine_slows_no_row(full: Result) -> None:
     (pairs,) = compare([full, slowed(full, all=1.2)])
     assert {pair.verdict for pair in pairs.values()} == {""}
-    elsewhere = slowed(full, all=1.2)
-    elsewhere["machine"] = {**full["machine"], "device": "another"}
-    (pairs,) = compare([full, elsewhere])
-    assert pairs["J3"].verdict == "slower"
+    # Of the ceilings alone it says as little: what slowed them may have been over.
+    (pairs,) = compare([full, slowed(full, G1=1.2, G2=1.2, G3=1.2)])
+    assert {pair.verdict for pair in pairs.values()} == {""}
+    for another in ({"device": "another"}, {"cores": 64}):
+        elsewhere = slowed(full, all=1.2)
+        elsewhere["machine"] = full["machine"] | another
+        (pairs,) = compare([full, elsewhere])
+        assert pairs["J3"].verdict == "slower"
 
 
 def test_all_intervals_hold_together_for_an_image(full: Result) -> None:
@@ -102,7 +106,9 @@ def test_what_differs_is_named(full: Result) -> None:
     other = copy.deepcopy(full)
     other["machine"]["versions"]["jax"] = "0.11.0"
     other["settings"]["config"]["batch_size"] = 128
+    other["settings"]["data_dir"] = "elsewhere"
     other["rows"][0]["threads"] = 2
+    other["rows"][1] |= {"threads": 7, "turns": []}  # it never ran
     assert differences(full, other) == [
         "batch_size 64 -> 128", "jax 0.10.2 -> 0.11.0", "P1 threads 1 -> 2",
     ]  # fmt: skip
@@ -132,4 +138,7 @@ def test_the_command(full: Result, tmp_path: Path, capsys: Any) -> None:
     assert ask(FULL, slow, "--fail-if-slower", 25) == 0
     # What could not be compared is not known to be as fast.
     assert ask(FULL, slow, "--fail-if-slower", 10, "--rows", "P7") == 1
+    less = slowed(full)
+    stored.write(less | {"rows": [row for row in less["rows"] if row["name"] != "J1"]}, slow)
+    assert ask(FULL, same, slow, "--fail-if-slower", 10, "--rows", "J1") == 1
     assert ask(FULL) == ask(FULL, slow, "--rows", "X9") == ask(FULL, tmp_path / "none.json") == 2

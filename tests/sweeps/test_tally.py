@@ -147,6 +147,11 @@ def test_the_ensemble_is_the_mean_of_the_probabilities(dataset):
     np.testing.assert_allclose(votes / tally.UNITS, total, atol=1e-5)
 
 
+def test_what_fills_up_the_devices_has_no_vote():
+    votes = tally.votes_of(jax.numpy.full((3, 2, 10), 0.25), np.array([True, True]))
+    np.testing.assert_array_equal(votes, tally.UNITS // 2)
+
+
 def test_a_members_parameters_are_its_own():
     params = {"Dense_0": {"bias": jax.numpy.arange(6.0).reshape(3, 2)}}
     taken = tally.params_of(params, 1)
