@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from flax_mnist.config import Config
 from flax_mnist.devices import memory
-from flax_mnist.devices.memory import member_bytes, shared_bytes
+from flax_mnist.devices.memory import member_bytes, shared_bytes, state_bytes
 
 #: Members for each device in a group. More would make no step faster, but every checkpoint larger.
 AT_ONCE = {"cpu": 64, "gpu": 256, "tpu": 256}
@@ -107,13 +107,17 @@ def make_plan(
     plan = Plan(groups, mesh, 0)
     here = sum(device.process_index == jax.process_index() for device in used)
     platform = used[0].platform
-    needed = (
-        shared_bytes(group.template, counts)
-        + plan.lanes(group) // mesh.size * member_bytes(group.template, counts, platform)
-        for group in groups
-    )
-    others = memory.resident() + memory.COMPILING if platform == "cpu" else 0
-    return plan._replace(bytes=others + here * max(needed))
+    is_host = platform == "cpu"  # whose memory is the process's own
+    held_back = memory.HELD_BACK if is_host and len(groups) > 1 else 0
+
+    def needed(group: Group) -> int:
+        """Bytes of one of the devices."""
+        config, members = group.template, plan.lanes(group) // mesh.size
+        each = member_bytes(config, counts, platform) + held_back * state_bytes(config)
+        return shared_bytes(config, counts) + members * each
+
+    others = memory.resident() + memory.COMPILING if is_host else 0
+    return plan._replace(bytes=others + here * max(map(needed, groups)))
 
 
 def _even(members: int, most: int) -> int:

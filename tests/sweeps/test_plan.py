@@ -10,6 +10,7 @@ import pytest
 
 from flax_mnist import Config
 from flax_mnist.axes import Axes
+from flax_mnist.devices import memory
 from flax_mnist.devices.memory import member_bytes, shared_bytes
 from flax_mnist.sweeps import group
 from flax_mnist.sweeps.plan import AT_ONCE, fitting, make_plan
@@ -87,6 +88,17 @@ def test_the_memory_is_that_of_the_largest_group_on_all_devices(dataset):
     assert plan.bytes == 4 * (shared_bytes(LARGE, dataset.counts) + 2 * each)
     kept = member_bytes(dataclasses.replace(LARGE, validation=10), dataset.counts, "gpu") - each
     assert kept == 4 * (784 * 512 + 512 + 512 * 10 + 10)  # the weights of the best epoch
+
+
+def test_what_groups_on_a_cpu_free_is_not_all_used_again(dataset, monkeypatch):
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    each = member_bytes(SMALL, dataset.counts, "cpu")
+    shared = shared_bytes(SMALL, dataset.counts)
+    for size, groups in ((8, 1), (4, 2)):
+        plan = make_plan([SMALL] * 8, dataset.counts, jax.devices()[:1], size)
+        assert len(plan.groups) == groups
+        again = 2 * 4 * (784 * 8 + 8 + 8 * 10 + 10) if groups > 1 else 0
+        assert plan.bytes == memory.COMPILING + shared + size * (each + again)
 
 
 def test_no_device_is_without_a_member_and_groups_share_a_program(dataset):
