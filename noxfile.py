@@ -1,7 +1,7 @@
 """What a developer runs before a commit: `nox`, or a part of it, such as `nox -s style tests`.
 
-`newest`, `lowest`, `accelerators` and `wheel` take longer: each makes an environment of its own in
-`.nox/`.
+`newest`, `lowest`, `accelerators`, `wheel` and `notebook` take longer: each makes an environment of
+its own in `.nox/`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def environment(session: nox.Session, python: str, *install: str) -> str:
     path = Path(".nox", session.name).absolute()
     run(session, "uv venv --quiet --clear --python", python, str(path))
     interpreter = str(path / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-    run(session, "uv pip install --quiet --compile-bytecode --python", interpreter, *install)
+    run(session, "uv pip install --quiet --python", interpreter, *install)
     return interpreter
 
 
@@ -85,7 +85,7 @@ def links(session: nox.Session) -> None:
     run(session, "sphinx -q -b linkcheck docs docs/_build/links")
 
 
-@nox.session(venv_backend="venv")
+@nox.session
 def notebook(session: nox.Session) -> None:
     """Makes the tutorial's notebook in a kernel that has the package and PyTorch, and nothing else.
 
@@ -93,8 +93,8 @@ def notebook(session: nox.Session) -> None:
     """
     extras = nox.project.load_toml()["project"]["optional-dependencies"]
     torch = next(package for package in extras["test"] if package.startswith("torch"))
-    session.install(".", "ipykernel", torch)
-    run(session, "docs.notebook", *session.posargs, str(Path(session.bin, "python")))
+    python = environment(session, sys.executable, ".", "ipykernel", torch)
+    run(session, "docs.notebook", *session.posargs, python)
 
 
 @nox.session(venv_backend="venv")
