@@ -33,7 +33,7 @@ def row(what: str, chips: int, images_per_second: float, found: Estimate) -> tup
         str(len(found.operations)),
         f"{found.cycles or 0:,}",
         f"{found.step_us or 0:,.1f}",
-        f"{images_per_second / 1e6:,.3g} M",
+        f"{float(f'{images_per_second / 1e6:.3g}'):,g} M",  # three digits, and no exponent
         f"{shared:,}",
         f"{found.memory / 1e6:,.0f}",
     )
