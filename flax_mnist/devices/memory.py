@@ -15,7 +15,7 @@ MEMORY_SHARE = 0.5
 COMPILING = 130_000_000
 #: How many times the states of a group a process has besides, when groups have come and gone: the C
 #: library does not use again all that they have freed; measured on Linux.
-HELD_BACK = 2
+HELD_BACK = 1
 
 
 def cores() -> int:

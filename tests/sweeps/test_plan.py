@@ -97,7 +97,7 @@ def test_what_groups_on_a_cpu_free_is_not_all_used_again(dataset, monkeypatch):
     for size, groups in ((8, 1), (4, 2)):
         plan = make_plan([SMALL] * 8, dataset.counts, jax.devices()[:1], size)
         assert len(plan.groups) == groups
-        again = 2 * 4 * (784 * 8 + 8 + 8 * 10 + 10) if groups > 1 else 0
+        again = 4 * (784 * 8 + 8 + 8 * 10 + 10) if groups > 1 else 0
         assert plan.bytes == memory.COMPILING + shared + size * (each + again)
 
 
