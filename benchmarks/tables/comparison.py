@@ -3,7 +3,8 @@
 A ratio is that of the medians of two runs. All intervals together hold with 95 % (Bonferroni), so
 that among many rows none is taken for different by chance. On one machine an interval also reaches
 over what the machine itself did differently, which the ceilings tell: none of them runs a loop's
-code.
+code; and, for a row that was tuned otherwise in the two, over what the one would have been as the
+other was, which its trials tell: of candidates that are nearly as fast, chance chooses one.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ CONFIDENCE = 0.95
 NO_SETTINGS = ("data_dir", "compilation_cache")  #: Of a result, that are none of a measurement.
 
 Result = Mapping[str, Any]
+Rows = Mapping[str, Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,7 @@ def compare(results: Sequence[Result], names: Sequence[str] = ()) -> list[dict[s
         pairs = {name: _pair(usable[0][name], rows[name], confidence) for name in there}
         found = {name: pair for name, pair in pairs.items() if pair}
         if _same_machine(first, other):
-            found = _widened(found)
+            found = _over_choices(_over_drift(found), usable[0], rows)
         compared.append({name: pair for name, pair in found.items() if not names or name in names})
     return compared
 
@@ -79,18 +81,39 @@ def _same_machine(a: Result, b: Result) -> bool:
     return all(a["machine"][key] == b["machine"][key] for key in ("device", "cores"))
 
 
-def _widened(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
+def _widened(pair: Pair, down: float, up: float) -> Pair:
+    value, low, high = pair.speed
+    return dataclasses.replace(pair, speed=Estimate(value, low / down, high * up))
+
+
+def _over_drift(pairs: Mapping[str, Pair]) -> dict[str, Pair]:
     """The intervals over what the machine did differently in the two runs."""
     drifts = [1.0, *(pair.speed.value for pair in pairs.values() if pair.is_ceiling)]
+    return {
+        name: pair if pair.is_ceiling else _widened(pair, max(drifts), 1 / min(drifts))
+        for name, pair in pairs.items()
+    }
 
-    def widen(pair: Pair) -> Pair:
-        value, low, high = pair.speed
-        if pair.is_ceiling:
-            return pair
-        speed = Estimate(value, low / max(drifts), high / min(drifts))
-        return dataclasses.replace(pair, speed=speed)
 
-    return {name: widen(pair) for name, pair in pairs.items()}
+def _over_choices(pairs: Mapping[str, Pair], before: Rows, after: Rows) -> dict[str, Pair]:
+    """The intervals over what a row would have been, tuned as it was in the other run."""
+    return {
+        name: _widened(
+            pair, _slower_as(before[name], after[name]), _slower_as(after[name], before[name])
+        )
+        for name, pair in pairs.items()
+    }
+
+
+def _slower_as(other: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """How many times as long the row took in its trials as the other was tuned; 1 if unknown."""
+    seconds = {
+        (trial["variant"], trial["threads"]): trial["seconds"]
+        for trial in row.get("trials", ())
+        if "seconds" in trial
+    }
+    chosen, otherwise = ((r["variant"], r["threads"]) for r in (row, other))
+    return max(1.0, seconds.get(otherwise, 0.0) / seconds[chosen]) if chosen in seconds else 1.0
 
 
 def differences(first: Result, other: Result) -> list[str]:

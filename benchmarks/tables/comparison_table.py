@@ -40,7 +40,7 @@ def render(
     note = (
         "x A: how many times as fast, with intervals that hold together with 95 %; + surely "
         "faster, - surely slower. On one machine they reach over what its ceilings, the G rows, "
-        "did differently."
+        "did differently, and over what a row's trials took as it was tuned in the other result."
     )
     return "\n\n".join([*parts, table, textwrap.fill(note, WIDTH)]) + "\n"
 

@@ -153,7 +153,7 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
     said, rows = [], result["rows"]
     if summary.best_pytorch:
         said.append(f"- x torch: against {summary.best_pytorch}, the fastest PyTorch row that ran.")
-    if any(line.kind == "labelled" for line in summary.lines):
+    if any(line.kind == "labelled" for line in summary.lines if line.status != "skipped"):
         said.append(
             "- \\*: not the headline rule (batch 64, float32, one network); a rate of many models "
             "is their sum, a step one model's share."

@@ -14,11 +14,12 @@ from benchmarks import __main__ as command
 from benchmarks.command import stored
 from benchmarks.harness.machine import ROOT
 from benchmarks.tables.comparison import compare, differences
-from benchmarks.tables.statistics import ratio_of_runs
+from benchmarks.tables.statistics import Estimate, ratio_of_runs
 from benchmarks.tables.table import WIDTH
 
 FULL = ROOT / "benchmarks" / "results" / "amd-epyc-2-cores.json"
 Result = dict[str, Any]
+Tuned = tuple[Result, float, float]  #: What was chosen, and the trials' seconds on one and on two.
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,34 @@ def test_a_slower_machine_slows_no_row(full: Result) -> None:
         elsewhere["machine"] = full["machine"] | another
         (pairs,) = compare([full, elsewhere])
         assert pairs["J3"].verdict == "slower"
+
+
+def test_a_row_tuned_otherwise_is_as_sure_as_its_trials(full: Result) -> None:
+    one, two = ({"variant": None, "threads": threads} for threads in (1, 2))
+
+    def tuned(result: Result, chosen: dict[str, Any], one_s: float, two_s: float) -> Result:
+        (row,) = (row for row in result["rows"] if row["name"] == "J2")
+        row |= {**chosen, "trials": [{**one, "seconds": one_s}, {**two, "seconds": two_s}]}
+        return result
+
+    def verdict(slower: float, a: Tuned, b: Tuned) -> Estimate:
+        before, after = (tuned(slowed(full, J2=by), *t) for by, t in ((1, a), (slower, b)))
+        (pairs,) = compare([before, after], ["J2"])
+        return pairs["J2"].speed
+
+    alike = verdict(1.25, (one, 1.0, 1.3), (one, 1.0, 1.3))
+    assert alike.high < 1
+    # A as B was would have taken 1.3 times as long, B as A was 1.1 times.
+    otherwise = verdict(1.25, (one, 1.0, 1.3), (two, 1.1, 1.0))
+    expected = (alike.value, alike.low / 1.1, alike.high * 1.3)
+    assert otherwise == pytest.approx(expected)
+    assert verdict(2.0, (one, 1.0, 1.3), (two, 1.1, 1.0)).high < 1  # of a real loss it is sure
+    # On another machine the best choice may be another: each is at its best.
+    before = tuned(slowed(full), one, 1.0, 1.3)
+    after = tuned(slowed(full, J2=1.25), two, 1.1, 1.0)
+    after["machine"] = full["machine"] | {"cores": 64}
+    (pairs,) = compare([before, after], ["J2"])
+    assert pairs["J2"].verdict == "slower"
 
 
 def test_all_intervals_hold_together_for_an_image(full: Result) -> None:

@@ -48,6 +48,21 @@ def test_what_did_not_run_is_shown_with_its_reason(result: dict[str, Any]) -> No
     assert "| P7" not in text
 
 
+def test_an_asterisk_is_explained_where_there_is_one(result: dict[str, Any]) -> None:
+    (row,) = (row for row in result["rows"] if row["name"] == "P7")
+    for kind, status, explained in (
+        ("labelled", "skipped", False),
+        ("labelled", "failed", True),
+        ("headline", "failed", False),
+    ):
+        rows = [
+            {**r, "kind": kind, "status": status} if r is row else {**r, "kind": "headline"}
+            for r in result["rows"]
+        ]
+        text = table.render({**result, "rows": rows})
+        assert ("- \\*: not the headline rule" in text) == explained
+
+
 def test_the_tables_are_aligned_markdown_of_80_columns(result: dict[str, Any]) -> None:
     text = table.render(result)
     assert max(map(len, text.splitlines())) <= table.WIDTH == 80
