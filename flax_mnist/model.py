@@ -120,6 +120,21 @@ def log_probs(
 
 
 @jax.named_scope("loss")
+def nll_losses(
+    log_probs: Float[Array | np.ndarray, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
+) -> Float[Array, " batch"]:
+    """Each image's negative log-likelihood, as `torch.nn.NLLLoss(reduction="none")`.
+
+    It is of the dtype of `log_probs`, and NaN where a label is not in [0, classes).
+    """
+    classes = log_probs.shape[-1]
+    # A mask's gradient is a mask. That of indexing is a sum over indices, one after the other.
+    chosen = jax.nn.one_hot(labels, classes, dtype=bool)
+    others = jnp.where((labels >= 0) & (labels < classes), 0.0, jnp.nan)[:, None]
+    return -jnp.where(chosen, log_probs, others).sum(axis=-1)
+
+
+@jax.named_scope("loss")
 def nll_loss(
     log_probs: Float[Array | np.ndarray, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, ""]:
@@ -127,11 +142,7 @@ def nll_loss(
 
     Labels must be in [0, classes): with any other the loss is NaN.
     """
-    classes = log_probs.shape[-1]
-    # A mask's gradient is a mask. That of indexing is a sum over indices, one after the other.
-    chosen = jax.nn.one_hot(labels, classes, dtype=bool)
-    others = jnp.where((labels >= 0) & (labels < classes), 0.0, jnp.nan)[:, None]
-    return -jnp.where(chosen, log_probs, others).sum(axis=-1).mean()
+    return nll_losses(log_probs, labels).mean()
 
 
 def cross_entropy_loss(

@@ -18,11 +18,12 @@ from jaxtyping import Array, Float, Int, Int32, Key, UInt8
 from flax_mnist.checks import require_batches, require_labelled, values_checked
 from flax_mnist.config import PIXELS, WEIGHT_DECAY, Config, Schedule
 from flax_mnist.errors import RequestError
-from flax_mnist.model import MLP, Params, log_probs, make_model, nll_loss
+from flax_mnist.model import MLP, Params, log_probs, make_model, nll_losses
 
 #: Images that are gathered at once, for as many batches as they make: seven of the tutorial's, 0.35
 #: MB, which a core's cache holds.
 GATHERED = 448
+UNROLLED = 16  #: Losses that are added up, one after the other, without a loop's bookkeeping.
 
 
 class State(NamedTuple):
@@ -192,13 +193,27 @@ def train_step(
         ArgumentError: images or labels are of another type or shape.
     """
     require_labelled(images, labels)
+    state, losses = descend(state, images, labels, model, optimizer)
+    return state, losses.mean()
 
-    def loss(params: Params) -> Float[Array, ""]:
-        return nll_loss(log_probs(params, images, model), labels)
 
-    value, gradients = jax.value_and_grad(loss)(state.params)
+@jax.named_scope("train_step")
+def descend(
+    state: State,
+    images: UInt8[Array | np.ndarray, "batch 28 28"],
+    labels: Int[Array | np.ndarray, " batch"],
+    model: MLP,
+    optimizer: optax.GradientTransformation,
+) -> tuple[State, Float[Array, " batch"]]:
+    """`train_step` as it is traced: the next state, and each image's loss before the step."""
+
+    def loss(params: Params) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
+        losses = nll_losses(log_probs(params, images, model), labels)
+        return losses.mean(), losses
+
+    gradients, losses = jax.grad(loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    return State(optax.apply_updates(state.params, updates), opt_state), value
+    return State(optax.apply_updates(state.params, updates), opt_state), losses
 
 
 @functools.partial(
@@ -240,27 +255,42 @@ def train_steps(
 
     # In one piece an image is gathered in one piece on a TPU too; elsewhere it lies so anyway.
     flat = jnp.reshape(images, (len(images), PIXELS))
+    # Devices add up the gradients and the loss together, but not if these are of two types: then
+    # each has its own sums of the losses until the steps are done.
+    is_one_type = jnp.dtype(model.dtype) == model.param_dtype
+    devices = None if batch_sharding is None or is_one_type else batch_sharding.mesh.size
 
-    def step(carry: Carry, batch: tuple[Array, Array]) -> tuple[Carry, None]:
+    def step(carry: Carry, batch: tuple[Array, Array]) -> tuple[Carry, Array | None]:
         (state, losses), (pixels, labels) = carry, batch
-        pixels = pixels.reshape(-1, 28, 28)
-        state, loss = train_step(state, pixels, labels, model=model, optimizer=optimizer)
-        return (state, _with_loss(losses, loss)), None
+        state, each = descend(state, pixels.reshape(-1, 28, 28), labels, model, optimizer)
+        if devices is not None:
+            return (state, losses), _by_device(each, devices)
+        losses, _ = _with_loss(losses, each.mean())
+        return (state, losses), None
 
-    def block(carry: Carry, rows: Int32[Array, "batches batch"]) -> tuple[Carry, None]:
+    def block(carry: Carry, rows: Int32[Array, "batches batch"]) -> tuple[Carry, Array | None]:
         if batch_sharding is not None:
             rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
         return jax.lax.scan(step, carry, (flat[rows], labels[rows]))
 
     carry = state, losses
     for blocks in _cut(order, batch_size, batch_sharding):
-        carry, _ = jax.lax.scan(block, carry, blocks)
+        carry, sums = jax.lax.scan(block, carry, blocks)
+        if sums is not None:
+            state, losses = carry
+            means = sums.sum(axis=-1).ravel() / blocks.shape[-1]
+            carry = state, jax.lax.scan(_with_loss, losses, means, unroll=UNROLLED)[0]
     return carry
 
 
-def _with_loss(losses: Losses, loss: Float[Array, ""]) -> Losses:
+def _with_loss(losses: Losses, loss: Float[Array, ""]) -> tuple[Losses, None]:
     total = losses.total + loss
-    return Losses(total, losses.finite + jnp.isfinite(total).astype(np.int32))
+    return Losses(total, losses.finite + jnp.isfinite(total).astype(np.int32)), None
+
+
+def _by_device(losses: Float[Array, " batch"], devices: int) -> Float[Array, " groups"]:
+    """The sum of each device's share of the losses, or fewer sums where no shares are equal."""
+    return losses.reshape(math.gcd(len(losses), devices), -1).sum(axis=-1)
 
 
 def _cut(

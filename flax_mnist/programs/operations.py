@@ -172,7 +172,7 @@ def fused(program: Program, instruction: Instruction) -> Iterator[Instruction]:
 def purpose(origin: str) -> str:
     """What an instruction is for, by where JAX traced it.
 
-    `jit(train_step)/transpose(jvp(MLP))/.../Dense_1/dot_general` is `backward Dense_1`.
+    `.../train_step/transpose(jvp(MLP))/.../Dense_1/dot_general` is `backward Dense_1`.
     """
     layer = _LAYER.search(origin)
     what = layer[0] if layer else next((part for key, part in _PARTS.items() if key in origin), "")
@@ -180,6 +180,6 @@ def purpose(origin: str) -> str:
         return f"backward {what}".rstrip()
     if "jvp(" in origin:
         return f"forward {what}".rstrip()
-    if "train_step)" in origin:
+    if "/train_step/" in origin:
         return _UPDATE
     return "batch" if "gather" in origin else _BOOKKEEPING

@@ -53,10 +53,9 @@ def difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
 
 
-def compiled_text(count: int, batch_size: int) -> str:
+def compiled_text(count: int, config: Config) -> str:
     """The program of two steps, as XLA runs it on each of the devices."""
-    config = Config(batch_size=batch_size)
-    n = 2 * batch_size
+    n = 2 * config.batch_size
     data = Split(np.zeros((n, 28, 28), np.uint8), np.zeros(n, np.int32))
     mesh = sharding.make_mesh(jax.devices()[:count])
     progress = loop.begin(config)
@@ -67,7 +66,7 @@ def compiled_text(count: int, batch_size: int) -> str:
         jax.ShapeDtypeStruct((n,), jnp.int32, sharding=sharding.replicated(mesh)),
         model=train.make_model(config),
         optimizer=train.make_optimizer(config),
-        batch_size=batch_size,
+        batch_size=config.batch_size,
         batch_sharding=sharding.shard_batch(mesh),
     )
     return lowered.compile().as_text()
@@ -85,7 +84,7 @@ def observe(folder: Path, long: bool) -> dict:
         }
     arrays = synthetic.generate(seed=1, n_train=1000, n_test=200)
     float32 = agreement(Config(learning_rate=0.01, momentum=0.5), dataset_of(arrays, 1000), COUNTS)
-    text = compiled_text(8, 64)
+    text = compiled_text(8, Config())
     resumed = elastic(folder, arrays)
     jax.config.update("jax_enable_x64", True)
     float64 = {
@@ -103,9 +102,28 @@ def observe(folder: Path, long: bool) -> dict:
         "deterministic": agreement(deterministic, dataset_of(arrays, 1000), COUNTS),
         "resumed": resumed,
         "sums": text.count(" all-reduce("),
+        "sums of two types": compiled_text(8, deterministic).count(" all-reduce("),
+        "cut": [losses_of_a_cut_epoch(deterministic, arrays, cut) for cut in (0, 5)],
         "has a share": "[8,784]" in text,
         "has all": "[64,784]" in text,
     }
+
+
+def losses_of_a_cut_epoch(
+    config: Config, arrays: dict[str, np.ndarray], cut: int
+) -> tuple[float, int]:
+    """Their sum and how many were finite, on four devices, in two calls where it is cut."""
+    mesh, split = sharding.make_mesh(jax.devices()[:4]), dataset_of(arrays).train
+    progress, rows = loop.begin(config), np.arange(len(split.labels), dtype=np.int32)
+    state, losses = sharding.replicate((progress.state, progress.losses), mesh)
+    for part in np.split(rows, [config.batch_size * cut]):
+        if part.size:
+            state, losses = train.train_steps(
+                state, losses, *sharding.replicate(split, mesh), sharding.replicate(part, mesh),
+                model=train.make_model(config), optimizer=train.make_optimizer(config),
+                batch_size=config.batch_size, batch_sharding=sharding.shard_batch(mesh),
+            )  # fmt: skip
+    return float(losses.total), int(losses.finite)
 
 
 def agreement(
@@ -179,6 +197,13 @@ def test_deterministic_float32_weights_have_the_same_bits_on_any_number_of_devic
 
 def test_each_device_has_its_share_and_there_is_one_sum_a_step(seen):
     assert (seen["sums"], seen["has a share"], seen["has all"]) == (1, True, False)
+
+
+def test_losses_of_another_type_than_the_gradients_are_added_up_when_all_steps_are_done(seen):
+    assert seen["sums of two types"] == 2
+    whole, cut = seen["cut"]
+    assert whole == cut  # to the bit
+    assert whole[1] == 16
 
 
 def test_a_run_goes_on_with_another_number_of_devices(seen):

@@ -100,20 +100,24 @@ def test_evaluate_and_predict_are_compiled(target, precision, compiled):
 @pytest.mark.parametrize(
     ("target", "precision", "sent"),
     [
-        (SLICE, "float32", [4 * (PARAMETERS + 1)]),  # the gradients, and the loss
-        (SLICE, "bfloat16", [2 * PARAMETERS, 4]),  # two types are not added up in one
-        (POD, "float32", [4 * (PARAMETERS + 1)]),
-        (f"{GPU}:4", "float32", [4 * (PARAMETERS + 1)]),
-        (f"{GPU}:4", "bfloat16", [2 * PARAMETERS, 4]),
-        (f"{GPU}:4", "float64", [8 * (PARAMETERS + 1)]),
+        (SLICE, "float32", {4 * (PARAMETERS + 1): STEPS}),  # the gradients, and the loss
+        # Two types are not added up in one: the losses are when all steps are done.
+        (SLICE, "bfloat16", {2 * PARAMETERS: STEPS, 4 * STEPS: 1}),
+        (POD, "float32", {4 * (PARAMETERS + 1): STEPS}),
+        (POD, "bfloat16", {2 * PARAMETERS: STEPS, 4 * STEPS: 1}),
+        (f"{GPU}:4", "float32", {4 * (PARAMETERS + 1): STEPS}),
+        (f"{GPU}:4", "bfloat16", {2 * PARAMETERS: STEPS, 4 * STEPS: 1}),
+        (f"{GPU}:4", "float64", {8 * (PARAMETERS + 1): STEPS}),
+        (f"{GPU}:4", "deterministic", {8 * PARAMETERS: STEPS, 4 * STEPS: 1}),
     ],
 )
 def test_devices_share_their_gradients_once_a_batch_and_nothing_else(target, precision, sent):
     config, devices = PRECISIONS[precision], devices_of(target)
     with settings(config):
         compilation = compile_training(config, devices)
-    expected = {("all-reduce", nbytes): STEPS for nbytes in sent}
-    assert collectives(loops(compilation)) == expected
+    found = loops(compilation)
+    assert collectives(found) == {("all-reduce", nbytes): n for nbytes, n in sent.items()}
+    assert sum(op.collective is not None for op in step_of(found).operations) == 1
     require_no_leak(compilation, precision, target)
 
 
