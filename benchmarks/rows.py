@@ -65,7 +65,11 @@ class Row:
         ]
 
 
-FIRST = ("J2", "P3", "G1", "N1", "P1", "J1", "G2", "J4")  #: Rows without which a table says little.
+#: Rows without which a table says little, then those of other frameworks, of which users choose.
+FIRST = (
+    "J2", "P3", "G1", "N1", "P1", "J1", "G2", "J4",
+    "P5", "F1", "K1", "E1", "L1", "S1", "K2", "C1", "T1", "A1", "P6",
+)  # fmt: skip
 LOOPS = "benchmarks.loops"
 PEERS = "benchmarks.loops.peers"
 

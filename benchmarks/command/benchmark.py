@@ -34,7 +34,7 @@ MODELS = tuple(2**k for k in range(6))
 WHOLE = ("P1", "P3", "J2")
 WHOLE_ROUNDS = 3
 #: What the rows of a full benchmark may take of its time; whole processes, other sizes the rest.
-ROWS_SHARE = 0.6
+ROWS_SHARE = 0.7
 RESULTS = machine.ROOT / "benchmarks" / "results"
 SCRATCH = machine.ROOT / "runs" / "benchmarks"
 
