@@ -33,8 +33,9 @@ BATCH_SIZES = tuple(2**k for k in range(4, 14))
 MODELS = tuple(2**k for k in range(6))
 WHOLE = ("P1", "P3", "J2")
 WHOLE_ROUNDS = 3
-#: What the rows of a full benchmark may take of its time; whole processes, other sizes the rest.
-ROWS_SHARE = 0.7
+#: What the rows of a full benchmark may take of its time, and whole processes of what is left then;
+#: other sizes have the rest.
+ROWS_SHARE, WHOLE_SHARE = 0.7, 0.6
 RESULTS = machine.ROOT / "benchmarks" / "results"
 SCRATCH = machine.ROOT / "runs" / "benchmarks"
 
@@ -177,7 +178,8 @@ def measure_all(result: Result, settings: Settings, budget: Budget, say: Say, ke
     measure_rows(result, settings, usable.part(ROWS_SHARE) if is_full else usable, say, keep)
     if is_full:
         measured = {row["name"]: row for row in result["rows"]}
-        whole_processes(result["processes"], measured, settings, usable, say)
+        whole_budget = usable.part(WHOLE_SHARE)
+        whole_processes(result["processes"], measured, settings, whole_budget, say)
         keep()
         best = summarize(result).best_pytorch
         scaling(result["scaling"], (best, "J2"), settings, cores, usable, say, keep)
