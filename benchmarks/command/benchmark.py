@@ -121,6 +121,7 @@ def finish(result: Result, path: Path, summary: bool) -> int:
 
 def begin(settings: Settings, flags: Flags) -> Result:
     """A result of which nothing is measured yet."""
+    load = machine.load_average()  # of others: to look at the machine is work, too
     described = describe(settings)
     found = {"device": described["platform"], "dataset": described["dataset"]}
     return {
@@ -141,7 +142,7 @@ def begin(settings: Settings, flags: Flags) -> Result:
         "reference": None,
         "processes": [],
         "scaling": [],
-        "load_average": [machine.load_average(), None],
+        "load_average": [load, None],
         "others_cores": None,
         "summary": None,
     }
