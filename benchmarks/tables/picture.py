@@ -20,13 +20,13 @@ def save(result: Mapping[str, Any], path: Path) -> None:
 
     series, lines = scaling_series(result), reversed(summarize(result).lines)
     rates = [(line, rate) for line in lines if (rate := line.images_per_second)]
-    size = (15 if series else 8, 1.6 + 0.36 * max(len(rates), 8 if series else 0))
+    size = (8 + 3.5 * len(series), 1.6 + 0.36 * max(len(rates), 8 if series else 0))
     figure = matplotlib.figure.Figure(size, layout="constrained")
-    bars, *panels = figure.subplots(1, 3 if series else 1, squeeze=False)[0]
+    bars, *panels = figure.subplots(1, 1 + len(series), squeeze=False)[0]
     _draw_rates(bars, rates)
-    if series:
-        for panel, key in zip(panels, ("batch_size", "models"), strict=True):
-            _draw_scaling(panel, key, series.get(key, {}))
+    colours = {row["name"]: COLOURS[row["family"]] for row in result["rows"]}
+    for panel, (key, found) in zip(panels, series.items(), strict=True):
+        _draw_scaling(panel, key, found, colours)
     machine = result["machine"]
     what = f"{machine['dataset']}, batches of {result['settings']['config']['batch_size']}"
     where = f"{machine['device']}, {machine['cores']} cores"
@@ -71,9 +71,14 @@ def scaling_series(result: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[
     return found
 
 
-def _draw_scaling(panel: Any, key: str, lines: Mapping[str, list[tuple[int, Estimate]]]) -> None:
+def _draw_scaling(
+    panel: Any,
+    key: str,
+    lines: Mapping[str, list[tuple[int, Estimate]]],
+    colours: Mapping[str, str],
+) -> None:
     for name, points in lines.items():
-        colour = COLOURS["pytorch" if name.startswith("P") else "ours"]
+        colour = colours[name]
         values, rates = [value for value, _ in points], [rate for _, rate in points]
         panel.plot(values, [rate.value for rate in rates], "o-", color=colour, label=name, ms=4)
         low, high = [rate.low for rate in rates], [rate.high for rate in rates]
@@ -85,5 +90,4 @@ def _draw_scaling(panel: Any, key: str, lines: Mapping[str, list[tuple[int, Esti
     panel.set_ylabel("images a second")
     panel.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     panel.grid(alpha=0.3, which="both")
-    if lines:
-        panel.legend()
+    panel.legend()

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.harness.schedule import seconds_of_turn
-from benchmarks.tables.statistics import Estimate
-from benchmarks.tables.summary import Line, Summary, departures, summarize
+from benchmarks.tables.statistics import Estimate, ratio
+from benchmarks.tables.summary import Line, Summary, departures, epoch_times, summarize
 from flax_mnist.config import Config
 from flax_mnist.show.text import markdown
 
@@ -153,6 +153,14 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
     said, rows = [], result["rows"]
     if summary.best_pytorch:
         said.append(f"- x torch: against {summary.best_pytorch}, the fastest PyTorch row that ran.")
+    if rivals := against_j2(result, summary):
+        unsure = [
+            f"{name} ({r.value:.2f} x, {r.low:.2f}-{r.high:.2f})"
+            for name, r in rivals.items()
+            if r.low <= 1
+        ]
+        but = f" but {', '.join(unsure)}" if unsure else ""
+        said.append(f"- By rounds J2 is surely faster than each headline row of others{but}.")
     if any(line.kind == "labelled" for line in summary.lines if line.status != "skipped"):
         said.append(
             "- \\*: not the headline rule (batch 64, float32, one network); a rate of many models "
@@ -178,6 +186,18 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
         reasons = "; ".join(f"{', '.join(names)}: {note}" for note, names in skipped)
         said.append(f"- Skipped: {reasons}.")
     return said + [f"- {warning}" for warning in warnings(result)]
+
+
+def against_j2(result: Mapping[str, Any], summary: Summary) -> dict[str, Estimate]:
+    """How many times as long the headline rows of others took, round by round."""
+    times = {row["name"]: epoch_times(row) for row in result["rows"]}
+    others = (
+        line.name
+        for line in summary.lines
+        if (line.kind, line.status) == ("headline", "ok") and line.family != "ours"
+    )
+    found = {name: ratio(times[name], times.get("J2", {})) for name in others}
+    return {name: speed for name, speed in found.items() if speed}
 
 
 def _by_note(lines: Iterable[Line]) -> list[tuple[str, list[str]]]:

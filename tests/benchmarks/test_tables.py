@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.harness import machine
 from benchmarks.rows import ROWS
-from benchmarks.tables import table
+from benchmarks.tables import picture, table
 from benchmarks.tables.statistics import Estimate
 from benchmarks.tables.summary import Line, summarize
 from benchmarks.tables.table import lagged
@@ -61,6 +61,51 @@ def test_an_asterisk_is_explained_where_there_is_one(result: dict[str, Any]) -> 
         ]
         text = table.render({**result, "rows": rows})
         assert ("- \\*: not the headline rule" in text) == explained
+
+
+def test_whom_j2_is_not_surely_ahead_of_is_said() -> None:
+    result = json.loads((machine.ROOT / "benchmarks/results/amd-epyc-2-cores.json").read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+
+    def said(name: str, *factors: float) -> str:
+        """Had this row taken so many times as long as J2, in one round after the other."""
+        turns = [
+            {**turn, "seconds": [seconds * factor for seconds in turn["seconds"]]}
+            for turn, factor in zip(rows["J2"]["turns"], factors, strict=True)
+        ]
+        changed = [{**r, "turns": turns} if r["name"] == name else r for r in result["rows"]]
+        return " ".join(table.render({**result, "rows": changed}).split())
+
+    ahead = "By rounds J2 is surely faster than each headline row of others"
+    assert f"{ahead}." in said("K1", *[1.2, 1.1] * 3, 1.3)
+    assert f"{ahead} but K1 (1.10 x, 0.90-1.10)." in said("K1", *[1.1, 0.9] * 3, 1.1)
+    assert f"{ahead} but N1 (0.80 x, 0.80-0.80)." in said("N1", *[0.8] * 7)
+    assert f"{ahead}." in said("J3", *[0.8] * 7)  # it is no other's
+    assert f"{ahead}." in said("P8", *[0.8] * 7)  # nor of that kind
+    without = [row for row in result["rows"] if row["name"] != "J2"]
+    assert "J2" not in table.render({**result, "rows": without})
+
+
+def test_the_picture_has_a_panel_for_what_was_measured_in_its_rows_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    drawn: list[Any] = []
+    monkeypatch.setattr(matplotlib.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    result = json.loads((machine.ROOT / "benchmarks/results/amd-epyc-2-cores.json").read_text())
+    sizes = [point for point in result["scaling"] if point["key"] == "batch_size"]
+    for scaling, panels in (([], 1), (sizes, 2), (result["scaling"], 3)):
+        picture.save({**result, "scaling": scaling}, tmp_path / "a.png")
+        assert len(drawn[-1].axes) == panels
+    for row in ("P5", "J2"):
+        (line,) = (line for line in drawn[-1].axes[1].lines if line.get_label() == row)
+        family = {"P5": "pytorch", "J2": "ours"}[row]
+        assert line.get_color() == picture.COLOURS[family]
+    renamed = json.loads(json.dumps({**result, "scaling": sizes}).replace('"P5"', '"A1"'))
+    picture.save(renamed, tmp_path / "a.png")
+    assert {line.get_color() for line in drawn[-1].axes[1].lines} == {
+        picture.COLOURS["pytorch"], picture.COLOURS["ours"],
+    }  # fmt: skip
 
 
 def test_the_tables_are_aligned_markdown_of_80_columns(result: dict[str, Any]) -> None:
