@@ -192,7 +192,7 @@ def measure_all(result: Result, settings: Settings, budget: Budget, say: Say, ke
 
 def closing_seconds(budget: Budget) -> float:
     """What the end will take, on a machine that took so long to look at itself."""
-    return 3 + 1.5 * (budget.seconds - budget.left())
+    return 4 + 2 * (budget.seconds - budget.left())
 
 
 def warn_of_others(load: float | None, cores: int, say: Say) -> None:
