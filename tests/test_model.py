@@ -11,7 +11,7 @@ from jax.dtypes import TypePromotionError
 from jaxtyping import TypeCheckError
 
 from flax_mnist import Config, cross_entropy_loss, nll_loss, normalize
-from flax_mnist.model import MLP, log_probs, make_model
+from flax_mnist.model import MLP, log_probs, make_model, nll_losses
 
 PIXEL_VALUES = np.arange(256, dtype=np.uint8).reshape(256, 1, 1)
 
@@ -104,12 +104,14 @@ def test_losses_in_numpy():
     assert float(cross_entropy_loss(logits, labels)) == pytest.approx(expected.mean(), rel=1e-6)
     scores = scipy.special.log_softmax(logits, axis=-1)
     assert float(nll_loss(scores, labels)) == pytest.approx(expected.mean(), rel=1e-6)
+    np.testing.assert_allclose(nll_losses(scores, labels), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [-1, 10])
 def test_the_loss_of_a_label_that_is_no_class_is_nan(wrong):
     scores = jnp.zeros((3, 10))
     assert np.isnan(nll_loss(scores, jnp.array([0, wrong, 9])))
+    assert np.isnan(nll_losses(scores, jnp.array([0, wrong, 9]))).tolist() == [False, True, False]
     assert nll_loss(scores.at[0, 5].set(-jnp.inf), jnp.array([0, 1, 9])) == 0
 
 
