@@ -255,42 +255,59 @@ def train_steps(
 
     # In one piece an image is gathered in one piece on a TPU too; elsewhere it lies so anyway.
     flat = jnp.reshape(images, (len(images), PIXELS))
-    # Devices add up the gradients and the loss together, but not if these are of two types: then
-    # each has its own sums of the losses until the steps are done.
-    is_one_type = jnp.dtype(model.dtype) == model.param_dtype
-    devices = None if batch_sharding is None or is_one_type else batch_sharding.mesh.size
-
-    def step(carry: Carry, batch: tuple[Array, Array]) -> tuple[Carry, Array | None]:
-        (state, losses), (pixels, labels) = carry, batch
-        state, each = descend(state, pixels.reshape(-1, 28, 28), labels, model, optimizer)
-        if devices is not None:
-            return (state, losses), _by_device(each, devices)
-        losses, _ = _with_loss(losses, each.mean())
-        return (state, losses), None
+    step = functools.partial(
+        _step, model=model, optimizer=optimizer, devices=_devices_apart(model, batch_sharding)
+    )
 
     def block(carry: Carry, rows: Int32[Array, "batches batch"]) -> tuple[Carry, Array | None]:
         if batch_sharding is not None:
             rows = jax.lax.with_sharding_constraint(rows, batch_sharding)
         return jax.lax.scan(step, carry, (flat[rows], labels[rows]))
 
-    carry = state, losses
     for blocks in _cut(order, batch_size, batch_sharding):
-        carry, sums = jax.lax.scan(block, carry, blocks)
+        (state, losses), sums = jax.lax.scan(block, (state, losses), blocks)
         if sums is not None:
-            state, losses = carry
-            means = sums.sum(axis=-1).ravel() / blocks.shape[-1]
-            carry = state, jax.lax.scan(_with_loss, losses, means, unroll=UNROLLED)[0]
-    return carry
+            losses = _with_losses(losses, sums.sum(axis=-1) / blocks.shape[-1])
+    return state, losses
 
 
-def _with_loss(losses: Losses, loss: Float[Array, ""]) -> tuple[Losses, None]:
+def _devices_apart(model: MLP, batch_sharding: NamedSharding | None) -> int | None:
+    """How many devices keep sums of the losses to themselves until all steps are done; or None.
+
+    They add up the gradients and the loss together, but not if these are of two types.
+    """
+    is_one_type = jnp.dtype(model.dtype) == model.param_dtype
+    return None if batch_sharding is None or is_one_type else batch_sharding.mesh.size
+
+
+def _step(
+    carry: Carry,
+    batch: tuple[Array, Array],
+    *,
+    model: MLP,
+    optimizer: optax.GradientTransformation,
+    devices: int | None,
+) -> tuple[Carry, Float[Array, " groups"] | None]:
+    (state, losses), (pixels, labels) = carry, batch
+    state, each = descend(state, pixels.reshape(-1, 28, 28), labels, model, optimizer)
+    if devices is None:
+        return (state, _with_loss(losses, each.mean())), None
+    # Of each device's share, or of larger ones where the devices do not divide the batch.
+    sums = each.reshape(math.gcd(len(each), devices), -1).sum(axis=-1)
+    return (state, losses), sums
+
+
+def _with_loss(losses: Losses, loss: Float[Array, ""]) -> Losses:
     total = losses.total + loss
-    return Losses(total, losses.finite + jnp.isfinite(total).astype(np.int32)), None
+    return Losses(total, losses.finite + jnp.isfinite(total).astype(np.int32))
 
 
-def _by_device(losses: Float[Array, " batch"], devices: int) -> Float[Array, " groups"]:
-    """The sum of each device's share of the losses, or fewer sums where no shares are equal."""
-    return losses.reshape(math.gcd(len(losses), devices), -1).sum(axis=-1)
+def _with_losses(losses: Losses, batches: Float[Array, "blocks batches"]) -> Losses:
+    """One after the other, as `_with_loss` has them."""
+    return jax.lax.scan(
+        lambda losses, loss: (_with_loss(losses, loss), None),
+        losses, batches.ravel(), unroll=UNROLLED,
+    )[0]  # fmt: skip
 
 
 def _cut(

@@ -154,13 +154,11 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
     if summary.best_pytorch:
         said.append(f"- x torch: against {summary.best_pytorch}, the fastest PyTorch row that ran.")
     if rivals := against_j2(result, summary):
-        unsure = [
-            f"{name} ({r.value:.2f} x, {r.low:.2f}-{r.high:.2f})"
-            for name, r in rivals.items()
-            if r.low <= 1
-        ]
-        but = f" but {', '.join(unsure)}" if unsure else ""
-        said.append(f"- By rounds J2 is surely faster than each headline row of others{but}.")
+        times = ", ".join(f"{name} {_ahead(time)}" for name, time in rivals.items())
+        said.append(
+            f"- Time of others' headline rows by rounds, x J2: {times}. Where an interval stands, "
+            "J2 is not surely faster."
+        )
     if any(line.kind == "labelled" for line in summary.lines if line.status != "skipped"):
         said.append(
             "- \\*: not the headline rule (batch 64, float32, one network); a rate of many models "
@@ -186,6 +184,11 @@ def notes(result: Mapping[str, Any], summary: Summary) -> list[str]:
         reasons = "; ".join(f"{', '.join(names)}: {note}" for note, names in skipped)
         said.append(f"- Skipped: {reasons}.")
     return said + [f"- {warning}" for warning in warnings(result)]
+
+
+def _ahead(time: Estimate) -> str:
+    interval = f" ({time.low:.2f}-{time.high:.2f})" if time.low <= 1 else ""
+    return f"{time.value:.3g}{interval}"
 
 
 def against_j2(result: Mapping[str, Any], summary: Summary) -> dict[str, Estimate]:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.stages import Compiled
 from safetensors.numpy import load_file
 
 from flax_mnist import Config, Dataset, load_dataset, train
@@ -24,8 +25,11 @@ from flax_mnist.data import synthetic
 from flax_mnist.data.dataset import Split
 from flax_mnist.devices import sharding
 from flax_mnist.errors import RequestError
+from flax_mnist.programs.hlo import program_of
+from flax_mnist.programs.operations import loops_of
 from flax_mnist.runs import loop
 from flax_mnist.store import run_folder
+from tests.helpers.accelerators import collectives
 from tests.helpers.datasets import dataset_of
 from tests.helpers.idx_files import write_idx_dir
 
@@ -53,7 +57,7 @@ def difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
 
 
-def compiled_text(count: int, config: Config) -> str:
+def compiled_steps(count: int, config: Config) -> Compiled:
     """The program of two steps, as XLA runs it on each of the devices."""
     n = 2 * config.batch_size
     data = Split(np.zeros((n, 28, 28), np.uint8), np.zeros(n, np.int32))
@@ -69,7 +73,7 @@ def compiled_text(count: int, config: Config) -> str:
         batch_size=config.batch_size,
         batch_sharding=sharding.shard_batch(mesh),
     )
-    return lowered.compile().as_text()
+    return lowered.compile()
 
 
 def observe(folder: Path, long: bool) -> dict:
@@ -84,7 +88,7 @@ def observe(folder: Path, long: bool) -> dict:
         }
     arrays = synthetic.generate(seed=1, n_train=1000, n_test=200)
     float32 = agreement(Config(learning_rate=0.01, momentum=0.5), dataset_of(arrays, 1000), COUNTS)
-    text = compiled_text(8, Config())
+    text = compiled_steps(8, Config()).as_text()
     resumed = elastic(folder, arrays)
     jax.config.update("jax_enable_x64", True)
     float64 = {
@@ -102,11 +106,18 @@ def observe(folder: Path, long: bool) -> dict:
         "deterministic": agreement(deterministic, dataset_of(arrays, 1000), COUNTS),
         "resumed": resumed,
         "sums": text.count(" all-reduce("),
-        "sums of two types": compiled_text(8, deterministic).count(" all-reduce("),
+        "sums of two types": sums_of(compiled_steps(8, deterministic)),
         "cut": [losses_of_a_cut_epoch(deterministic, arrays, cut) for cut in (0, 5)],
         "has a share": "[8,784]" in text,
         "has all": "[64,784]" in text,
     }
+
+
+def sums_of(compiled: Compiled) -> dict[int, int]:
+    """How often devices add something up, by its bytes."""
+    found = collectives(loops_of(program_of(compiled)))
+    assert {kind for kind, _ in found} == {"all-reduce"}
+    return {nbytes: times for (_, nbytes), times in found.items()}
 
 
 def losses_of_a_cut_epoch(
@@ -200,7 +211,8 @@ def test_each_device_has_its_share_and_there_is_one_sum_a_step(seen):
 
 
 def test_losses_of_another_type_than_the_gradients_are_added_up_when_all_steps_are_done(seen):
-    assert seen["sums of two types"] == 2
+    gradients, two_losses = 8 * 109_386, 4 * 2
+    assert seen["sums of two types"] == {str(gradients): 2, str(two_losses): 1}
     whole, cut = seen["cut"]
     assert whole == cut  # to the bit
     assert whole[1] == 16
