@@ -310,6 +310,11 @@ def _with_losses(losses: Losses, batches: Float[Array, "blocks batches"]) -> Los
     )[0]  # fmt: skip
 
 
+def block_length(batch_size: int) -> int:
+    """Of how many batches the images are gathered at once."""
+    return max(1, GATHERED // batch_size)
+
+
 def _cut(
     order: Int32[Array | np.ndarray, " rows"],
     batch_size: int,
@@ -320,7 +325,7 @@ def _cut(
     Each device has all of them; if they were spread, devices would pass on rows to each other.
     """
     batches, ragged = divmod(len(order), batch_size)
-    length = max(1, GATHERED // batch_size)
+    length = block_length(batch_size)
     full, left = divmod(batches, length)
     shapes = (full, length, batch_size), (1, left, batch_size), (1, 1, ragged)
     pieces = jnp.split(order, np.cumsum([math.prod(shape) for shape in shapes])[:-1])

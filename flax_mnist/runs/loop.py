@@ -23,7 +23,15 @@ from flax_mnist.evaluation import evaluate
 from flax_mnist.model import make_model
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.store.metrics import Metrics
-from flax_mnist.train import Losses, State, init_state, make_optimizer, no_losses, train_steps
+from flax_mnist.train import (
+    Losses,
+    State,
+    block_length,
+    init_state,
+    make_optimizer,
+    no_losses,
+    train_steps,
+)
 
 #: `train_steps` of one model and optimizer: state, losses, images, labels and order.
 RunChunk = Callable[[State, Losses, ArrayLike, ArrayLike, NDArray[np.int32]], tuple[State, Losses]]
@@ -149,17 +157,33 @@ def compile_chunks(
     """
     n = len(train.labels)
     options = compiler_options(config.deterministic)
+    lengths = chunk_lengths(config, n, chunk, progress.step)
     programs = {
         rows: lower_chunk(config, progress, train, rows, mesh, optimizer).compile(options)
-        for rows in chunk_lengths(config, n, chunk, progress.step)
+        for rows in {part for length in lengths for part in _parts(config, length, mesh)}
     }
     # At a process's first product the device's library prepares its kernels, for some ten ms.
     square = np.zeros((256, 256), np.float32)
     jax.jit(lambda x: x.T @ x)(square).block_until_ready()
 
-    return lambda state, losses, images, labels, order: programs[len(order)](
-        state, losses, images, labels, order
-    )
+    def run(
+        state: State, losses: Losses, images: ArrayLike, labels: ArrayLike, order: NDArray[np.int32]
+    ) -> tuple[State, Losses]:
+        for rows in np.split(order, np.cumsum(_parts(config, len(order), mesh))[:-1]):
+            state, losses = programs[len(rows)](state, losses, images, labels, rows)
+        return state, losses
+
+    return run
+
+
+def _parts(config: Config, rows: int, mesh: Mesh | None) -> list[int]:
+    """Of how many images the programs are that train on a chunk.
+
+    On a CPU whole blocks have one, and what is left over, a few steps, another.
+    """
+    left = rows % (block_length(config.batch_size) * config.batch_size)
+    is_split = jax.default_backend() == "cpu" and mesh is None and 0 < left < rows
+    return [rows - left, left] if is_split else [rows]
 
 
 def fit(
@@ -194,6 +218,8 @@ def fit(
     def run(state: State, losses: Losses, part: NDArray[np.int32]) -> tuple[State, Losses]:
         return run_chunk(state, losses, images, labels, part)
 
+    lengths = chunk_lengths(config, n, chunk, progress.step)
+    _try_out(run, progress, {left for rows in lengths for left in _parts(config, rows, mesh)[1:]})
     while progress.epoch < config.epochs:
         order = epoch_order(config.seed, progress.epoch, n)
         rest = rest_of_epoch(config, progress, order, run, chunk)
@@ -212,6 +238,21 @@ def fit(
         if not all(map(math.isfinite, scores)):
             raise _not_finite(f"the test after epoch {progress.epoch}", config)
         yield progress, metrics_of(config, n, progress.epoch, seconds, scores)
+
+
+def _try_out(
+    run: Callable[[State, Losses, NDArray[np.int32]], tuple[State, Losses]],
+    progress: Progress,
+    lengths: Iterable[int],
+) -> None:
+    """Runs programs once, for nothing, that train on so few images that it takes no time.
+
+    At the first run of each loop a CPU's library prepares its products, for some ten ms: the first
+    epoch would wait for it.
+    """
+    for rows in lengths:
+        copy = jax.tree.map(np.array, progress.state)  # its memory is used again
+        jax.block_until_ready(run(copy, progress.losses, np.zeros(rows, np.int32)))
 
 
 def metrics_of(

@@ -13,6 +13,7 @@ from flax_mnist.data.order import epoch_order
 from flax_mnist.errors import FlaxMnistError
 from flax_mnist.evaluation import evaluate
 from flax_mnist.model import make_model
+from flax_mnist.runs import loop
 from flax_mnist.runs.loop import begin, chunk_steps, compile_chunks, fit
 from flax_mnist.train import make_optimizer
 
@@ -58,6 +59,37 @@ def test_where_an_epoch_is_cut_and_resumed_changes_no_bit(dataset):
                 jax.tree.leaves(end.state), jax.tree.leaves(whole.state), strict=True
             ):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "compiled", "trained"),
+    [
+        (16, [896, 104], [104, 1000]),  # two blocks of seven batches; one batch, and 40 images
+        (14, [896, 104], [896, 104]),
+        (5, [320, 40], [320, 320, 320, 40]),
+    ],
+)
+def test_what_is_left_over_by_blocks_is_tried_out_before_the_first_epoch(
+    dataset, monkeypatch, chunk, compiled, trained
+):
+    config, lowered, seen = Config(epochs=1), [], []
+    lower_chunk = loop.lower_chunk
+
+    def recorded(*arguments):
+        lowered.append(arguments[3])
+        return lower_chunk(*arguments)
+
+    monkeypatch.setattr(loop, "lower_chunk", recorded)
+    first = begin(config)
+    run_chunk = compile_chunks(config, first, dataset.train, chunk)
+
+    def seeing(state, losses, images, labels, order):
+        seen.append(len(order))
+        return run_chunk(state, losses, images, labels, order)
+
+    list(fit(config, dataset, first, seeing, chunk))
+    assert sorted(lowered) == sorted(compiled)
+    assert seen == trained
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_a_remedy(dataset):
