@@ -1,5 +1,6 @@
 """The loop around the steps: some hundred or thousand in one go, metrics after each epoch."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -157,10 +158,10 @@ def compile_chunks(
     """
     n = len(train.labels)
     options = compiler_options(config.deterministic)
-    lengths = chunk_lengths(config, n, chunk, progress.step)
+    chunks = _parts_of_chunks(config, n, chunk, progress.step, mesh)
     programs = {
         rows: lower_chunk(config, progress, train, rows, mesh, optimizer).compile(options)
-        for rows in {part for length in lengths for part in _parts(config, length, mesh)}
+        for rows in set(itertools.chain(*chunks))
     }
     # At a process's first product the device's library prepares its kernels, for some ten ms.
     square = np.zeros((256, 256), np.float32)
@@ -179,11 +180,18 @@ def compile_chunks(
 def _parts(config: Config, rows: int, mesh: Mesh | None) -> list[int]:
     """Of how many images the programs are that train on a chunk.
 
-    On a CPU whole blocks have one, and what is left over, a few steps, another.
+    On a CPU whole blocks have one, and what is left over, a few steps, another: `_try_out` says
+    why. Chunks of which devices share the batches are short as they are.
     """
     left = rows % (block_length(config.batch_size) * config.batch_size)
     is_split = jax.default_backend() == "cpu" and mesh is None and 0 < left < rows
     return [rows - left, left] if is_split else [rows]
+
+
+def _parts_of_chunks(
+    config: Config, n: int, chunk: int, first_step: int, mesh: Mesh | None
+) -> list[list[int]]:
+    return [_parts(config, rows, mesh) for rows in chunk_lengths(config, n, chunk, first_step)]
 
 
 def fit(
@@ -218,16 +226,13 @@ def fit(
     def run(state: State, losses: Losses, part: NDArray[np.int32]) -> tuple[State, Losses]:
         return run_chunk(state, losses, images, labels, part)
 
-    lengths = chunk_lengths(config, n, chunk, progress.step)
-    _try_out(run, progress, {left for rows in lengths for left in _parts(config, rows, mesh)[1:]})
+    chunks = _parts_of_chunks(config, n, chunk, progress.step, mesh)
+    _try_out(run, progress, {left for _, *rest in chunks for left in rest})
     while progress.epoch < config.epochs:
         order = epoch_order(config.seed, progress.epoch, n)
         rest = rest_of_epoch(config, progress, order, run, chunk)
         for progress in rest:
-            finite = int(progress.losses.finite)
-            if finite < progress.step:
-                step = progress.epoch * steps + finite + 1
-                raise _not_finite(f"step {step:,}", config)
+            _require_finite(config, progress, steps)
             if progress.step < steps:
                 yield progress, None
         scores, seconds = [float(progress.losses.total) / steps], progress.seconds
@@ -275,6 +280,13 @@ def metrics_of(
         validation_loss=validation_loss,
         validation_accuracy=validation_accuracy and round(validation_accuracy, 6),
     )
+
+
+def _require_finite(config: Config, progress: Progress, steps: int) -> None:
+    finite = int(progress.losses.finite)
+    if finite < progress.step:
+        step = progress.epoch * steps + finite + 1
+        raise _not_finite(f"step {step:,}", config)
 
 
 def _not_finite(where: str, config: Config) -> FlaxMnistError:
