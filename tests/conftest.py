@@ -46,15 +46,23 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_cache(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """What is the user's is neither read nor written, by subprocesses neither.
 
-    What a command compiles on one worker, none compiles again on another.
+    What was compiled and drawn is kept in pytest's own cache: compilers take a third of the tests'
+    time, and what one worker, Python or environment has compiled is the next one's, too.
     """
-    root = tmp_path_factory.getbasetemp()
-    cache = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "cache"
+    kept = pytestconfig.cache.mkdir("kept")
+    jax.config.update("jax_compilation_cache_dir", str(kept / "programs"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # JAX asks at a process's first program whether to keep any; a benchmark's says no.
+    jax.block_until_ready(jax.jit(abs)(1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(cache))
+        patch.setenv("XDG_CACHE_HOME", str(kept))
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(kept / "torchinductor"))
         patch.delenv("FLAX_MNIST_DATA_DIR", raising=False)
         patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
         yield

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from flax_mnist import Config, Dataset, load_dataset, train
 from flax_mnist.cli.main import main
 from flax_mnist.data import synthetic
 from flax_mnist.data.dataset import Split
-from flax_mnist.devices import sharding
+from flax_mnist.devices import runtime, sharding
 from flax_mnist.errors import RequestError
 from flax_mnist.programs.hlo import program_of
 from flax_mnist.programs.operations import loops_of
@@ -79,7 +78,7 @@ def compiled_steps(count: int, config: Config) -> Compiled:
 
 def observe(folder: Path, long: bool) -> dict:
     """What is seen with eight devices."""
-    jax.config.update("jax_num_cpu_devices", max(COUNTS))
+    runtime.start_devices("cpu", cpu_devices=max(COUNTS))
     if long:
         jax.config.update("jax_enable_x64", True)
         return {
@@ -177,8 +176,6 @@ def seen_elsewhere(folder: Path, *more: str) -> dict:
         [sys.executable, "-m", "tests.devices.test_sharding", str(folder), *more],
         capture_output=True,
         text=True,
-        # It takes half as long to compile.
-        env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
         check=False,
     )
     assert done.returncode == 0, done.stderr
