@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.helpers.command_line import environment
+from tests.helpers.command_line import environment, keeps_programs
 
 PROGRAM = """
 import functools, json
@@ -127,7 +127,7 @@ EXPECTED = {
 def said() -> dict[str, str]:
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        env=environment(),
+        env=environment(**keeps_programs()),
         capture_output=True,
         text=True,
         check=False,

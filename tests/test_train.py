@@ -69,6 +69,7 @@ def test_an_epoch_is_its_steps_and_its_loss_the_mean_of_theirs(dataset, batch_si
     assert int(state.opt_state.count) == batches
 
 
+@pytest.mark.long
 def test_the_sum_of_losses_is_the_same_wherever_an_epoch_is_cut(dataset):
     config = Config()
     order = np.resize(epoch_order(0, 0, 1000), 4700)

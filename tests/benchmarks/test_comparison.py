@@ -144,6 +144,7 @@ def test_what_differs_is_named(full: Result) -> None:
     assert differences(full, full) == []
 
 
+@pytest.mark.long
 def test_the_command(full: Result, tmp_path: Path, capsys: Any) -> None:
     slow, same = tmp_path / "slow.json", tmp_path / "same.json"
     stored.write(slowed(full, J2=1.25), slow)

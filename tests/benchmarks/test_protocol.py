@@ -16,6 +16,7 @@ from benchmarks.tables.summary import summarize
 from tests.benchmarks.some_rows import SLEEP, row
 
 
+@pytest.mark.long
 def test_a_slowed_step_shows(result: dict[str, Any]) -> None:
     lines = {line.name: line for line in summarize(result).lines}
     slow, honest = lines["Slow"].step_seconds, lines["N1"].step_seconds
@@ -36,6 +37,7 @@ def test_the_result_keeps_every_sample(result: dict[str, Any]) -> None:
     assert honest["environment"]["OPENBLAS_NUM_THREADS"] == str(honest["threads"])
 
 
+@pytest.mark.long
 def test_a_whole_process_is_timed(folder: Path, tmp_path: Path) -> None:
     settings = Settings(dataset="mnist", data_dir=str(folder))
     run = whole_process(row("J2").variants[0], 1, settings, tmp_path / "cache")

@@ -112,6 +112,7 @@ def test_what_is_absurdly_large_is_refused_before_it_is_allocated(capsys, monkey
     refused(capsys, "train", "--dataset", "synthetic", "--hidden-sizes", 1_000_000_000)
 
 
+@pytest.mark.long
 def test_bad_requests_about_a_run(capsys, trained, tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     assert "is none of PNG, JPEG" in refused(capsys, "predict", trained, tmp_path / "a.png")

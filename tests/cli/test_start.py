@@ -53,12 +53,15 @@ def uncached(tmp_path_factory, data) -> tuple[subprocess.CompletedProcess, Path]
     return done, folder / "cache"
 
 
-def test_training_on_idx_files_needs_no_tensorflow_datasets(uncached):
+@pytest.mark.long
+def test_training_on_idx_files_imports_no_library_that_it_does_not_need(uncached):
     imported = modules(uncached[0])
     assert {"jax", "flax_mnist.train"} < imported
-    assert not {"tensorflow", "tensorflow_datasets", "torch", "benchmarks"} & imported
+    unneeded = {"tensorflow", "tensorflow_datasets", "scipy", "torch", "benchmarks"}
+    assert not unneeded & imported
 
 
+@pytest.mark.long
 def test_the_compilation_cache_can_be_turned_off(trained, uncached):
     def programs(cache: Path) -> list[str]:
         return [path.name for path in cache.rglob("*") if path.name.startswith("jit_train")]

@@ -108,6 +108,7 @@ def test_a_run_is_not_overwritten(capsys, data, trained):
     assert (trained / "weights.safetensors").read_bytes() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "flags",
     [
@@ -141,6 +142,7 @@ def test_the_default_run_folder_is_named_after_the_dataset(capsys, data, tmp_pat
     assert all(re.fullmatch(r"mnist-\d{8}-\d{6}(-2)?", name) for name in runs)
 
 
+@pytest.mark.long
 def test_without_mnist_it_trains_on_synthetic_and_says_so_twice(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for variable, value in OFFLINE.items():
@@ -157,6 +159,7 @@ def test_without_mnist_it_trains_on_synthetic_and_says_so_twice(capsys, tmp_path
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_exits_1(capsys, data, tmp_path):
     def train(*flags: object) -> str:
         assert ask("train", "--data-dir", data, *flags) == 1
@@ -202,6 +205,7 @@ def test_a_dry_run_takes_two_steps_and_writes_no_files(data, tmp_path, capsys, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_a_config_file_repeats_a_run_and_flags_override_it(data, tmp_path):
     old, same, other = tmp_path / "old", tmp_path / "same", tmp_path / "other"
     assert train(data, old, "--momentum", 0.5, "--seed", 3, "--hidden-sizes", 16) == 0

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file, save_file
 
 from flax_mnist.store import checkpoint, run_folder
@@ -13,6 +14,7 @@ from tests.helpers.command_line import ask, refused, said
 from tests.helpers.runs import LEARNS, metrics, resume, train
 
 
+@pytest.mark.long
 def test_validation_is_shown_and_kept_and_the_best_epoch_said(data, tmp_path, capsys):
     path = tmp_path / "run"
     flags = {"epochs": 2, "learning_rate": 0.02, "momentum": 0.9, "validation": 300}
@@ -33,6 +35,7 @@ def test_validation_is_shown_and_kept_and_the_best_epoch_said(data, tmp_path, ca
     assert rows[-1]["best_epoch"] == best["epoch"]
 
 
+@pytest.mark.long
 def test_the_header_says_how_it_is_trained(data, tmp_path, capsys):
     flags = {"epochs": 2, "optimizer": "adamw", "schedule": "cosine", "warmup": 0.5}
     lines = said(capsys, *train(data, tmp_path / "run", **flags))

@@ -187,6 +187,7 @@ def seen(tmp_path_factory) -> dict:
     return seen_elsewhere(tmp_path_factory.mktemp("devices"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", CASES)
 def test_the_number_of_devices_changes_nothing_but_rounding(seen, batch_size):
     """Five epochs, with batches that the devices divide and others; a batch of one among them."""
@@ -195,20 +196,24 @@ def test_the_number_of_devices_changes_nothing_but_rounding(seen, batch_size):
     assert max(map(max, differences.values())) <= 1e-12
 
 
+@pytest.mark.long
 def test_in_float32_too(seen):
     assert max(map(max, seen["float32"].values())) <= 1e-5
 
 
+@pytest.mark.long
 def test_deterministic_float32_weights_have_the_same_bits_on_any_number_of_devices(seen):
     params, metrics = zip(*seen["deterministic"].values(), strict=True)
     assert (len(params), max(params)) == (3, 0)
     assert max(metrics) <= 1e-6
 
 
+@pytest.mark.long
 def test_each_device_has_its_share_and_there_is_one_sum_a_step(seen):
     assert (seen["sums"], seen["has a share"], seen["has all"]) == (1, True, False)
 
 
+@pytest.mark.long
 def test_losses_of_another_type_than_the_gradients_are_added_up_when_all_steps_are_done(seen):
     gradients, two_losses = 8 * 109_386, 4 * 2
     assert seen["sums of two types"] == {str(gradients): 2, str(two_losses): 1}
@@ -217,6 +222,7 @@ def test_losses_of_another_type_than_the_gradients_are_added_up_when_all_steps_a
     assert whole[1] == 100
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_another_number_of_devices(seen):
     assert max(seen["resumed"].values()) <= 1e-6
 

@@ -14,6 +14,7 @@ from tests.helpers.documents import DOCUMENTS, blocks, prose, run_document
 
 
 # Three lines for a reader need not close the file.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_every_block_runs_and_prints_what_is_shown(

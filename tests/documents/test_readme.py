@@ -15,6 +15,7 @@ from tests.helpers.documents import ROOT, blocks, parse_command, subcommands
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_its_python_runs(capsys):
     namespace: dict[str, object] = {}
     for block in blocks(README):

@@ -98,6 +98,7 @@ def text_of(page: str) -> str:
     return letters(html.unescape(re.sub(r"<[^>]*>", "", page)))
 
 
+@pytest.mark.long
 def test_every_public_name_is_in_it(pages: str) -> None:
     anchors = [*(f"module-{name}" for name in MODULES), *PUBLIC]
     assert [anchor for anchor in anchors if f'id="{anchor}"' not in pages] == []
@@ -105,6 +106,7 @@ def test_every_public_name_is_in_it(pages: str) -> None:
     assert len(PUBLIC) > 100
 
 
+@pytest.mark.long
 def test_every_function_shows_its_arguments_and_their_types(pages: str) -> None:
     """Also one that is compiled, cached or a context; types as the source has them."""
     argument = r'class="sig-param">(?:<span class="o">.*?</span>)?<span class="n">.*?>(\w+)<'
@@ -123,6 +125,7 @@ def is_property(node: ast.FunctionDef) -> bool:
     return any(isinstance(d, ast.Name) and d.id == "property" for d in node.decorator_list)
 
 
+@pytest.mark.long
 def test_every_docstring_is_in_it(pages: str) -> None:
     """Those of fields too, and none taken apart at a colon."""
     text = text_of(pages)
@@ -154,6 +157,7 @@ def test_it_finds_fault_with_a_name_that_is_not_there(tmp_path: Path) -> None:
     assert "jax.Array" not in built.stderr
 
 
+@pytest.mark.long
 def test_every_type_of_the_package_is_defined_in_it(pages: str) -> None:
     """Also a name for a choice of words, or for a shape, that an argument or a field bears."""
     homes = {

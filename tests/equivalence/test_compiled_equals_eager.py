@@ -18,6 +18,7 @@ COMPILED = 16
 """ulps: a compiler may fuse a product and a sum and so leave one rounding out a step."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("precision", "momentum"), [("float64", 0.0), ("float32", 0.9)])
 def test_compiled_equals_eager(full_dataset, precision, momentum):
     config = Config(precision=precision, momentum=momentum)

@@ -44,6 +44,15 @@ def environment(**more: str | None) -> dict[str, str]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
+def keeps_programs() -> dict[str, str]:
+    """Variables for a process that is no command: its programs are kept with the tests' own."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def run(
     *arguments: object, cwd: Path | None = None, **variables: str | None
 ) -> subprocess.CompletedProcess:

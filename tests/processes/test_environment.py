@@ -94,6 +94,7 @@ def nobody() -> list[str]:
     pytest.skip("nobody else can be started here")
 
 
+@pytest.mark.long
 @POSIX
 @pytest.mark.parametrize("home", [None, "", "home"])
 def test_nobody_has_no_home(nobody, data, tmp_path, home, expected):
@@ -126,6 +127,7 @@ def python_path() -> str:
     return environment()["PYTHONPATH"]
 
 
+@pytest.mark.long
 def test_a_bare_environment_is_enough(data, tmp_path, expected):
     path = tmp_path / "run"
     done = subprocess.run(

@@ -252,6 +252,7 @@ def test_a_deterministic_run_is_repeated_by_many_that_are_not_told_so(data, tmp_
         np.testing.assert_array_equal(a[name], b[name])
 
 
+@pytest.mark.long
 def test_processes_of_different_runs_are_refused(data, tmp_path):
     arguments = [new_run(data, tmp_path / "run", seed=seed) for seed in (0, 1)]
     with together(*arguments) as both:

@@ -35,6 +35,7 @@ def training(data: Path, path: Path, **more: object) -> Iterator[subprocess.Pope
         yield process
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("signum", "code", "word"),
     [
@@ -59,6 +60,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(data, tmp_path, signum
     assert result(path) == result(straight)
 
 
+@pytest.mark.long
 def test_one_writer(data, tmp_path, capsys):
     path = tmp_path / "run"
     with training(data, path) as process:
@@ -137,6 +139,7 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(data, tmp_path, ca
     assert result(path) == result(straight)
 
 
+@pytest.mark.long
 def test_checkpoint_every_and_keep(data, tmp_path):
     def steps(name: str, **more: object) -> list[int]:
         assert ask(*flags(data, tmp_path / name, epochs=3, **more)) == 0

@@ -88,6 +88,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_so():
     assert (done.returncode, done.stdout) == (143, "still here\n")
 
 
+@pytest.mark.long
 @POSIX
 @pytest.mark.parametrize(
     ("after", "hidden_sizes"),

@@ -27,6 +27,7 @@ def test_a_stream_that_was_never_there_stops_no_training(data, tmp_path, closed)
     assert len(metrics(tmp_path / "run")) == 1
 
 
+@pytest.mark.long
 def test_a_reader_of_stderr_that_leaves_takes_nothing_from_stdout(tmp_path):
     ear, stderr = os.pipe()
     os.close(ear)

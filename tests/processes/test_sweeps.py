@@ -45,6 +45,7 @@ def straight(data, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_two_processes_give_what_one_with_two_devices_gives(data, tmp_path, straight):
     ours = tmp_path / "two"
     with together(*[new_sweep(data, ours, num_devices=1)] * 2) as both:
@@ -57,6 +58,7 @@ def test_two_processes_give_what_one_with_two_devices_gives(data, tmp_path, stra
     assert there == theirs
 
 
+@pytest.mark.long
 def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path, straight):
     path, nowhere = tmp_path / "run", tmp_path / "another disk"
     with together(*[new_sweep(data, path, num_devices=1)] * 2) as both:
@@ -83,6 +85,7 @@ def test_a_signal_to_one_stops_all_and_a_killed_one_ends_all(data, tmp_path, str
     assert result(path) == result(straight)
 
 
+@pytest.mark.long
 def test_three_processes_with_unequal_numbers_of_devices(data, tmp_path, straight):
     path = tmp_path / "three"
     arguments = [new_sweep(data, path, num_devices=n) for n in (1, 2, 1)]
@@ -93,6 +96,7 @@ def test_three_processes_with_unequal_numbers_of_devices(data, tmp_path, straigh
     assert result(path) == result(straight)
 
 
+@pytest.mark.long
 def test_a_stalled_process_is_waited_for_so_long_and_no_longer(data, tmp_path, straight):
     path = tmp_path / "run"
     with together(*[new_sweep(data, path, num_devices=1, peer_timeout=25)] * 2) as both:
@@ -113,6 +117,7 @@ def test_one_that_never_comes_is_named(data, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_one_of_another_sweep_is_refused(data, tmp_path):
     arguments = [new_sweep(data, tmp_path / "run", num_devices=1, seed=seed) for seed in (0, 1)]
     with together(*arguments) as both:
@@ -141,6 +146,7 @@ def test_the_memory_that_is_told_is_what_is_taken(data, tmp_path, seeds):
     assert float(told[1].replace(",", "")) == pytest.approx(peak, rel=0.25)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("signum", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_sweep_that_is_stopped_goes_on(data, tmp_path, straight, signum, code):
     path = tmp_path / "a sweep"

@@ -27,6 +27,7 @@ def unfriendly(data, tmp_path_factory) -> tuple[subprocess.CompletedProcess, Pat
     return done, path
 
 
+@pytest.mark.long
 @POSIX
 def test_a_home_that_cannot_be_written_is_no_obstacle(unfriendly):
     done, path = unfriendly
@@ -44,6 +45,7 @@ def test_a_terminal_without_utf8_is_no_obstacle(unfriendly):
     assert "Train the network" in done.stdout
 
 
+@pytest.mark.long
 @POSIX
 def test_a_run_folder_whose_name_is_not_utf_8_there_is_like_any_other(data, tmp_path):
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": None}

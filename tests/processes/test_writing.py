@@ -147,6 +147,7 @@ def test_a_full_disk_stops_a_training_with_a_line(small_disk, data):
     )
 
 
+@pytest.mark.long
 @POSIX
 def test_programs_are_not_kept_on_a_full_disk_and_it_is_named(small_disk, data, tmp_path):
     done = subprocess.run(

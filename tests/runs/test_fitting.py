@@ -35,6 +35,7 @@ def same(ours, theirs, atol: float = 0) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), ours, theirs)
 
 
+@pytest.mark.long
 def test_without_an_optimizer_it_is_the_training_of_a_run(dataset, tmp_path):
     run, fitted = train(CONFIG, dataset, tmp_path / "run"), fit(CONFIG, dataset)
     same(fitted.state.params, run.params)

@@ -40,6 +40,7 @@ def after_four_chunks():
     yield lambda: next(heard)
 
 
+@pytest.mark.long
 @each_recipe
 def test_a_stopped_run_goes_on_bit_for_bit(dataset, tmp_path, recipe):
     config, policy = dataclasses.replace(SMALL, **recipe), CheckpointPolicy("5steps")
@@ -66,6 +67,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(dataset, tmp_path, recipe):
     assert (plain.folder / run_folder.WEIGHTS).read_bytes() != weights[0]
 
 
+@pytest.mark.long
 def test_a_schedule_is_spread_over_the_steps_of_all_epochs(dataset, tmp_path):
     config = dataclasses.replace(SMALL, schedule="cosine", validation=200)
     run = train(config, dataset, tmp_path / "run")
@@ -111,6 +113,7 @@ def test_a_checkpoint_of_before_there_were_optimizers_goes_on(dataset, tmp_path)
     assert weights[0] == weights[1]
 
 
+@pytest.mark.long
 @each_recipe
 def test_a_member_of_a_sweep_is_its_single_run(dataset, recipe, monkeypatch):
     monkeypatch.setattr(Plan, "together", True)  # as on an accelerator

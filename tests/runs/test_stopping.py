@@ -81,6 +81,7 @@ def by_hand(config: Config, dataset: Dataset) -> tuple[list[float], list[dict]]:
     return losses, weights
 
 
+@pytest.mark.long
 def test_it_stops_early_and_keeps_the_best_epochs_weights(dataset, tmp_path):
     run = train(CONFIG, dataset, tmp_path / "run")
     with jax.enable_x64(True):

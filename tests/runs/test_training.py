@@ -145,6 +145,7 @@ def test_whoever_listens_can_stop_it_and_nothing_is_lost(dataset, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.long
 def test_every_form_of_the_images_trains_the_same_bytes(tmp_path, data, digits):
     config = Config(epochs=1, hidden_sizes=(8,))
     train(config, "mnist", tmp_path / "run", data_dir=data)

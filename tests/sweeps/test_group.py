@@ -57,6 +57,7 @@ def compare_in_float64(dataset) -> None:
             assert [epoch[i][0] for epoch in rows] == [members[i]] * 3
 
 
+@pytest.mark.long
 def test_a_member_is_its_single_run(dataset):
     compare_in_float64(dataset)
 
@@ -66,6 +67,7 @@ def test_a_member_is_its_single_run_under_vmap(dataset):
     compare_in_float64(dataset)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("validation", [0, 300])
 def test_on_a_cpu_it_has_the_bits_of_what_train_makes(dataset, tmp_path, validation):
     """Weights and metrics, with momentum, a velocity that another member needs, a warm-up, and
@@ -94,6 +96,7 @@ def grouped(dataset) -> list[tuple[group.Standing, list[group.MemberRows]]]:
     return list(trained(plan_of(members, dataset, 2), dataset))
 
 
+@pytest.mark.long
 def test_groups_give_what_single_runs_give(grouped, dataset):
     assert [[len(rows) for rows in epochs] for _, epochs in grouped] == [[2, 2], [2, 2], [1, 1]]
     for seed, (number, i) in enumerate(((0, 0), (0, 1), (1, 0))):

@@ -44,6 +44,7 @@ def straight(dataset, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_member_and_epoch_is_there_once(straight):
     names = (*sweep_folder.DIFFERENT, "epoch")
     there = [tuple(map(str, (row[name] for name in names))) for row in rows_of(straight)]
