@@ -54,7 +54,8 @@ def _own_cache(
     What was compiled and drawn is kept in pytest's own cache: compilers take a third of the tests'
     time, and what one worker, Python or environment has compiled is the next one's, too.
     """
-    kept = pytestconfig.cache.mkdir("kept")
+    cache = getattr(pytestconfig, "cache", None)  # none with `-p no:cacheprovider`
+    kept = cache.mkdir("kept") if cache else tmp_path_factory.mktemp("kept")
     jax.config.update("jax_compilation_cache_dir", str(kept / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

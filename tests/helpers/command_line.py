@@ -46,11 +46,11 @@ def environment(**more: str | None) -> dict[str, str]:
 
 def keeps_programs() -> dict[str, str]:
     """Variables for a process that is no command: its programs are kept with the tests' own."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    names = (
+        "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )  # fmt: skip
+    return {name.upper(): str(getattr(jax.config, name)) for name in names}
 
 
 def run(
