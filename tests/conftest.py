@@ -45,17 +45,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _own_cache(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """What is the user's is neither read nor written, by subprocesses neither.
+@pytest.fixture(scope="session")
+def kept(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was compiled and drawn is kept here, in pytest's own cache.
 
-    What was compiled and drawn is kept in pytest's own cache: compilers take a third of the tests'
-    time, and what one worker, Python or environment has compiled is the next one's, too.
+    Compilers take a third of the tests' time, and what one worker, Python or environment has
+    compiled is the next one's, too.
     """
-    cache = getattr(pytestconfig, "cache", None)  # none with `-p no:cacheprovider`
-    kept = cache.mkdir("kept") if cache else tmp_path_factory.mktemp("kept")
+    pytests = getattr(pytestconfig, "cache", None)  # none with `-p no:cacheprovider`
+    return pytests.mkdir("kept") if pytests else tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is the user's is neither read nor written, by subprocesses neither."""
     jax.config.update("jax_compilation_cache_dir", str(kept / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

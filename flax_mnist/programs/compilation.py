@@ -17,6 +17,7 @@ from flax_mnist.devices.runtime import compiler_options
 from flax_mnist.devices.sharding import Tree
 from flax_mnist.evaluation import evaluate, predict
 from flax_mnist.model import Params, make_model
+from flax_mnist.programs.hlo import Program, parse, serialized
 from flax_mnist.runs import loop
 from flax_mnist.store.checkpoint import Progress
 from flax_mnist.sweep import shardings
@@ -36,22 +37,16 @@ SHAPES = Dataset(
 
 
 class Compilation(NamedTuple):
-    """A compiled program."""
+    """What a compiler made of a program."""
 
-    compiled: Compiled
+    hlo: bytes  #: See `program`; a serialized `HloModuleProto`.
+    memory: int  #: Bytes on each device while it runs.
     seconds: float  #: That the compiler took.
 
     @property
-    def memory(self) -> int:
-        """Bytes on each device while it runs."""
-        needed: Any = self.compiled.memory_analysis()
-        return int(
-            needed.argument_size_in_bytes
-            + needed.output_size_in_bytes
-            - needed.alias_size_in_bytes
-            + needed.temp_size_in_bytes
-            + needed.generated_code_size_in_bytes
-        )
+    def program(self) -> Program:
+        """The optimised program."""
+        return parse(self.hlo)
 
 
 def compile_training(config: Config, devices: Sequence[jax.Device]) -> Compilation:
@@ -63,7 +58,7 @@ def compile_training(config: Config, devices: Sequence[jax.Device]) -> Compilati
         state=_shapes(progress.state, place), losses=_shapes(progress.losses, place)
     )
     lowered = loop.lower_chunk(config, on_devices, SHAPES.train, MNIST_IMAGES, mesh)
-    return _compile(lowered, config, devices)
+    return compile_lowered(lowered, config, devices)
 
 
 def compile_sweep(config: Config, members: int, devices: Sequence[jax.Device]) -> Compilation:
@@ -72,8 +67,7 @@ def compile_sweep(config: Config, members: int, devices: Sequence[jax.Device]) -
     _, common = shardings(plan.mesh)
     train = _shapes(SHAPES.train, common)
     lowered = lower_chunk(plan, plan.groups[0], train, len(train.labels))
-    start = time.perf_counter()
-    return Compilation(lowered.compile(), time.perf_counter() - start)
+    return compile_lowered(lowered, config, devices)
 
 
 def compile_evaluation(config: Config, device: jax.Device) -> Compilation:
@@ -81,13 +75,23 @@ def compile_evaluation(config: Config, device: jax.Device) -> Compilation:
     params, (images, labels) = _evaluated(config, device)
     function = jax.jit(evaluate, static_argnames="model")
     lowered = function.lower(params, images, labels, model=make_model(config))
-    return _compile(lowered, config, [device])
+    return compile_lowered(lowered, config, [device])
 
 
 def compile_prediction(config: Config, device: jax.Device) -> Compilation:
     """`predict` on them."""
     params, (images, _) = _evaluated(config, device)
-    return _compile(predict.lower(params, images, model=make_model(config)), config, [device])
+    lowered = predict.lower(params, images, model=make_model(config))
+    return compile_lowered(lowered, config, [device])
+
+
+def compile_lowered(lowered: Lowered, config: Config, devices: Sequence[jax.Device]) -> Compilation:
+    """A program that was lowered for these devices, as a run of `config` has it compiled."""
+    options = compiler_options(config.deterministic, devices[0].platform)
+    start = time.perf_counter()
+    compiled = lowered.compile(compiler_options=options)
+    seconds = time.perf_counter() - start
+    return Compilation(serialized(compiled), _memory(compiled), seconds)
 
 
 def _evaluated(config: Config, device: jax.Device) -> tuple[Params, Split]:
@@ -106,8 +110,12 @@ def _shapes(tree: Tree, place: Sharding) -> Tree:
     return shapes
 
 
-def _compile(lowered: Lowered, config: Config, devices: Sequence[jax.Device]) -> Compilation:
-    options = compiler_options(config.deterministic, devices[0].platform)
-    start = time.perf_counter()
-    compiled = lowered.compile(compiler_options=options)
-    return Compilation(compiled, time.perf_counter() - start)
+def _memory(compiled: Compiled) -> int:
+    needed: Any = compiled.memory_analysis()
+    return int(
+        needed.argument_size_in_bytes
+        + needed.output_size_in_bytes
+        - needed.alias_size_in_bytes
+        + needed.temp_size_in_bytes
+        + needed.generated_code_size_in_bytes
+    )

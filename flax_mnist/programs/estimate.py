@@ -18,7 +18,6 @@ from flax_mnist.programs.compilation import (
     compile_sweep,
     compile_training,
 )
-from flax_mnist.programs.hlo import program_of
 from flax_mnist.programs.inspection import count_by_hand
 from flax_mnist.programs.operations import Loop, Operation, cycles_of, loops_of, step_of
 from flax_mnist.sweeps.plan import fitting
@@ -111,7 +110,7 @@ def estimate(config: Config, target: str, members: int | None = None) -> Estimat
     else:
         _require_at_once(config, target, members, devices)
         compilation = compile_sweep(config, members, devices)
-    loops = loops_of(program_of(compilation.compiled))
+    loops = loops_of(compilation.program)
     memory, seconds = compilation.memory, compilation.seconds
     return Estimate(config, target, len(devices), members, loops, memory, seconds)
 

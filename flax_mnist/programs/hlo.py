@@ -108,9 +108,14 @@ class Program(NamedTuple):
 
 def program_of(compiled: Compiled) -> Program:
     """The optimised program of a compiled function."""
+    return parse(serialized(compiled))
+
+
+def serialized(compiled: Compiled) -> bytes:
+    """The same, as a serialized `HloModuleProto`."""
     executable: Any = compiled.runtime_executable()
-    module = executable.hlo_modules()[0]
-    return parse(module.as_serialized_hlo_module_proto())
+    proto: bytes = executable.hlo_modules()[0].as_serialized_hlo_module_proto()
+    return proto
 
 
 def parse(serialized: bytes) -> Program:

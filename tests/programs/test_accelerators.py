@@ -7,6 +7,8 @@ The compilers are in JAX's plugins; where one is missing its tests are skipped.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 import pytest
@@ -18,6 +20,7 @@ from flax_mnist.programs.compilation import (
     SHAPES,
     Compilation,
     compile_evaluation,
+    compile_lowered,
     compile_prediction,
     compile_sweep,
     compile_training,
@@ -29,6 +32,7 @@ from tests.helpers.accelerators import (
     POD,
     SLICE,
     TPU,
+    asked_once,
     collectives,
     devices_of,
     dtypes,
@@ -51,6 +55,17 @@ PRECISIONS = {
     **IN_FLOAT64,
 }
 ONE_DEVICE = pytest.mark.parametrize("target", [TPU, GPU])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_once(kept: Path) -> Iterator[None]:
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        once = asked_once(kept / "accelerators", compile_lowered)
+        patch.setattr("flax_mnist.programs.compilation.compile_lowered", once)
+        yield
+    jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 @contextlib.contextmanager
