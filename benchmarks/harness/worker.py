@@ -19,6 +19,7 @@ from benchmarks.harness import machine
 from benchmarks.harness.judge import score
 from benchmarks.harness.program import Program, Settings, UnavailableError, Weights
 from flax_mnist.data.dataset import Dataset, load_dataset
+from flax_mnist.devices.footprint import peak_memory
 
 
 def time_call(program: Program) -> float:
@@ -90,13 +91,6 @@ class Worker:
         while self.trained is None:
             self.train(1)
         return [score(weights, self.dataset.test) for weights in self.trained]
-
-
-def peak_memory() -> int | None:
-    """The most main memory this process has held, in bytes."""
-    # Not getrusage's ru_maxrss, which a process inherits from the one that started it.
-    found = machine.told_by_linux("VmHWM", "/proc/self/status")
-    return int(found.split()[0]) * 1024 if found else None
 
 
 def main() -> None:

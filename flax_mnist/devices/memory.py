@@ -1,11 +1,7 @@
 """How many networks fit on a device at once."""
 
-import contextlib
 import math
 import os
-import re
-import sys
-from pathlib import Path
 
 import jax
 
@@ -37,21 +33,6 @@ def memory(device: jax.Device) -> float:
         pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
         limit = pages * size / jax.local_device_count(device.platform)
     return math.inf if limit is None else MEMORY_SHARE * limit
-
-
-def resident() -> int:
-    """Bytes of the machine's memory that this process has had at most; 0 where nobody says."""
-    # Linux has getrusage begin with what the process had that started this one.
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        if found := re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE):
-            return 1024 * int(found[1])
-    try:
-        import resource  # Windows has none
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def member_bytes(config: Config, counts: tuple[int, int], platform: str) -> int:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from flax_mnist.config import Config
 from flax_mnist.devices import memory
+from flax_mnist.devices.footprint import peak_memory
 from flax_mnist.devices.memory import member_bytes, shared_bytes, state_bytes
 
 #: Members for each device in a group. More would make no step faster, but every checkpoint larger.
@@ -116,7 +117,7 @@ def make_plan(
         each = member_bytes(config, counts, platform) + held_back * state_bytes(config)
         return shared_bytes(config, counts) + members * each
 
-    others = memory.resident() + memory.COMPILING if is_host else 0
+    others = (peak_memory() or 0) + memory.COMPILING if is_host else 0
     return plan._replace(bytes=others + here * max(map(needed, groups)))
 
 

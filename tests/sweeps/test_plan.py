@@ -91,7 +91,7 @@ def test_the_memory_is_that_of_the_largest_group_on_all_devices(dataset):
 
 
 def test_what_groups_on_a_cpu_free_is_not_all_used_again(dataset, monkeypatch):
-    monkeypatch.setattr(memory, "resident", lambda: 0)
+    monkeypatch.setattr("flax_mnist.sweeps.plan.peak_memory", lambda: 0)
     each = member_bytes(SMALL, dataset.counts, "cpu")
     shared = shared_bytes(SMALL, dataset.counts)
     for size, groups in ((8, 1), (4, 2)):
