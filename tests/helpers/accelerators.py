@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 from collections import Counter
@@ -12,9 +13,11 @@ from pathlib import Path
 import jax
 import pytest
 
+from flax_mnist.devices import runtime
 from flax_mnist.devices.targets import find_devices
 from flax_mnist.errors import RequestError
 from flax_mnist.files import write_atomically
+from flax_mnist.programs import compilation, hlo
 from flax_mnist.programs.compilation import Compilation
 from flax_mnist.programs.operations import Loop, loops_of
 
@@ -29,33 +32,36 @@ def devices_of(target: str):
         pytest.skip(str(error))
 
 
-def asked_once(folder: Path, compiled: Callable[..., Compilation]) -> Callable[..., Compilation]:
+def asked_once(folder: Path, compiler: Callable[..., Compilation]) -> Callable[..., Compilation]:
     """A compiler that is asked once for a program: libtpu takes up to a minute to answer.
 
     JAX's own cache cannot read what was compiled for a device that is not there. The names of a
-    program's operations count; the lines that they are in should not be in it.
+    program's operations count; the lines that they are in should not be in it. So does the code
+    that asks, and that makes figures of the answer.
     """
     folder.mkdir(exist_ok=True)
+    asking = tuple(map(inspect.getsource, (compilation, hlo)))
 
     def answer(lowered, config, devices) -> Compilation:
         program = lowered.as_text(debug_info=True)
         device = devices[0]
         asked = (
-            program, config.deterministic, device.device_kind, device.client.platform_version,
-            jax.__version__, os.environ.get("XLA_FLAGS"), os.environ.get("LIBTPU_INIT_ARGS"),
+            program, runtime.compiler_options(config.deterministic, device.platform),
+            device.device_kind, device.client.platform_version, jax.__version__,
+            os.environ.get("XLA_FLAGS"), os.environ.get("LIBTPU_INIT_ARGS"), asking,
         )  # fmt: skip
         file = folder / hashlib.sha256(repr(asked).encode()).hexdigest()
         if not file.exists():
-            hlo, *figures = compiled(lowered, config, devices)
-            write_atomically(file, json.dumps(figures).encode() + b"\n" + hlo)
-        figures, _, hlo = file.read_bytes().partition(b"\n")
-        return Compilation(hlo, *json.loads(figures))
+            module, *figures = compiler(lowered, config, devices)
+            write_atomically(file, json.dumps(figures).encode() + b"\n" + module)
+        figures, _, module = file.read_bytes().partition(b"\n")
+        return Compilation(module, *json.loads(figures))
 
     return answer
 
 
-def loops(compilation) -> list[Loop]:
-    return loops_of(compilation.program)
+def loops(compiled: Compilation) -> list[Loop]:
+    return loops_of(compiled.program)
 
 
 def steps(found: list[Loop]) -> int:
@@ -74,7 +80,7 @@ def collectives(found: list[Loop]) -> Counter[tuple[str, int]]:
     return counts
 
 
-def dtypes(compilation) -> set[str]:
+def dtypes(compiled: Compilation) -> set[str]:
     """All that occur in a program."""
-    instructions = compilation.program.instructions.values()
+    instructions = compiled.program.instructions.values()
     return {array.dtype for i in instructions for array in i.results}
