@@ -158,6 +158,14 @@ def init_state(config: Config, optimizer: optax.GradientTransformation | None = 
     return state
 
 
+def state_shapes(config: Config, optimizer: optax.GradientTransformation | None = None) -> State:
+    """What `init_state` returns, without its numbers: each leaf is a `jax.ShapeDtypeStruct`."""
+    key = jax.eval_shape(jax.random.key, config.seed)
+    optimizer = optimizer or make_optimizer(config)
+    state: State = _init.eval_shape(key, model=make_model(config), optimizer=optimizer)
+    return state
+
+
 @functools.partial(
     jax.jit,  # one program, not dozens
     static_argnames=("model", "optimizer"),

@@ -15,7 +15,7 @@ from flax_mnist.data.order import epoch_order
 from flax_mnist.errors import RequestError
 from flax_mnist.evaluation import evaluate
 from flax_mnist.model import make_model
-from flax_mnist.train import make_optimizer, no_losses, train_steps
+from flax_mnist.train import make_optimizer, no_losses, state_shapes, train_steps
 
 
 def static(config: Config) -> dict:
@@ -199,6 +199,24 @@ def test_the_seed_decides_the_initial_weights():
 
     np.testing.assert_array_equal(kernel(3), kernel(3))
     assert abs(np.corrcoef(kernel(3).ravel(), kernel(4).ravel())[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(hidden_sizes=(5,), momentum=0.9, precision="bfloat16"),
+        Config(optimizer="adam", schedule="cosine", warmup=0.5),
+    ],
+    ids=str,
+)
+def test_the_shapes_of_a_state_are_had_without_its_numbers(config):
+    optimizer = make_optimizer(config, steps_per_epoch=10)
+    like, state = state_shapes(config, optimizer), init_state(config, optimizer)
+    assert jax.tree.structure(like) == jax.tree.structure(state)
+    for shape, array in zip(jax.tree.leaves(like), jax.tree.leaves(state), strict=True):
+        assert not isinstance(shape, jax.Array)
+        assert (shape.shape, shape.dtype) == (array.shape, array.dtype)
 
 
 def test_orders_are_permutations_that_differ_by_seed_and_epoch():

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,10 +75,11 @@ def on_first(action: Callable[[], Tree]) -> Tree | None:
     return result
 
 
-def broadcast(make: Callable[[], Tree], like: Tree) -> Tree:
+def broadcast(make: Callable[[], Tree], like: Any) -> Tree:
     """The pytree of numbers and arrays that `make` returns in the first process, bit for bit.
 
-    It is called there alone; `like` is a pytree of the same structure, shapes and dtypes.
+    It is called there alone. `like` has the same structure, shapes and dtypes, and may have them
+    only: `jax.ShapeDtypeStruct` in place of arrays.
 
     Raises:
         FlaxMnistError: see `on_first`.
@@ -86,21 +87,24 @@ def broadcast(make: Callable[[], Tree], like: Tree) -> Tree:
     return share(on_first(make), like)
 
 
-def share(made: Tree | None, like: Tree) -> Tree:
-    """The pytree of numbers and arrays that one process has, and is None in the others."""
-    mine = like if made is None else made
+def share(made: Tree | None, like: Any) -> Tree:
+    """What one process has made, and is None in the others; for `like` see `broadcast`."""
     if not are_many():
-        return mine
-
-    def received(array: NDArray[Any]) -> NDArray[Any]:
-        # As bytes: this is a sum with zeros, and -0.0 + 0.0 is 0.0.
-        sent = np.frombuffer(array.tobytes(), np.uint8)
-        sent = np.zeros_like(sent) if made is None else sent
-        content = _meet(_sum, sent)
-        return np.frombuffer(content.tobytes(), array.dtype).reshape(array.shape)
-
-    tree: Tree = jax.tree.map(lambda leaf: received(np.asarray(leaf)), mine)
-    return tree
+        return cast(Tree, made)
+    leaves, structure = jax.tree.flatten(like)
+    specs = [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in leaves]
+    sizes = [spec.size * spec.dtype.itemsize for spec in specs]
+    sent = np.zeros(sum(sizes), np.uint8)
+    if made is not None:
+        content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(made))
+        sent = np.frombuffer(content, np.uint8)
+    # As bytes: this is a sum with zeros, and -0.0 + 0.0 is 0.0.
+    parts = np.split(_meet(_sum, sent), np.cumsum(sizes)[:-1])
+    received = [
+        np.frombuffer(part.tobytes(), spec.dtype).reshape(spec.shape)
+        for part, spec in zip(parts, specs, strict=True)
+    ]
+    return cast(Tree, jax.tree.unflatten(structure, received))
 
 
 def broadcast_text(make: Callable[[], str]) -> str:

@@ -31,6 +31,7 @@ from flax_mnist.train import (
     init_state,
     make_optimizer,
     no_losses,
+    state_shapes,
     train_steps,
 )
 
@@ -47,6 +48,11 @@ MANY_CPUS_STEPS = 32
 def begin(config: Config, optimizer: optax.GradientTransformation | None = None) -> Progress:
     """Before the first step; for the optimizer see `init_state`."""
     return Progress(init_state(config, optimizer), no_losses(make_model(config)))
+
+
+def shapes(config: Config, optimizer: optax.GradientTransformation | None = None) -> Progress:
+    """What `begin` returns, for a process that is told the numbers; see `state_shapes`."""
+    return Progress(state_shapes(config, optimizer), no_losses(make_model(config)))
 
 
 def chunk_steps(

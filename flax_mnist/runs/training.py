@@ -311,11 +311,12 @@ class _Run:
 
     def _first_progress(self) -> Progress:
         """The beginning, or where the run in the folder stands: the same in all processes."""
-        beginning = loop.begin(self.config, self.optimizer)
         agreement.require_same([self.identity, self.config.epochs, self.checkpoints.every])
+
         if not (self.resume or self.first or processes.are_many()):
-            return beginning
-        progress = agreement.broadcast(lambda: self._restored(beginning), beginning)
+            return loop.begin(self.config, self.optimizer)
+        # Only the first process compiles what draws the first weights.
+        progress = agreement.broadcast(self._restored, loop.shapes(self.config, self.optimizer))
         state, losses = sharding.replicate((progress.state, progress.losses), self.mesh)
         if self.resume:
             rows = agreement.broadcast_text(lambda: json.dumps(read_metrics(self.folder)))
@@ -323,8 +324,9 @@ class _Run:
         epoch, step, seconds = progress.epoch, progress.step, progress.seconds
         return Progress(state, losses, int(epoch), int(step), float(seconds))
 
-    def _restored(self, beginning: Progress) -> Progress:
+    def _restored(self) -> Progress:
         """Where the run in the folder stands; its metrics end there too."""
+        beginning = loop.begin(self.config, self.optimizer)
         if self.first is not None:
             params = self.first.params
             state = State(params, jax.jit(self.optimizer.init)(params))
