@@ -49,13 +49,14 @@ def _of_grey(grey: Float[np.ndarray, "height width"], invert: Invert) -> list[In
     smooth = ndimage.gaussian_filter(grey, GRAIN * max(grey.shape))
     # Beyond its edges the picture goes on, so that a strip of table at one side is wide.
     wide = np.pad(smooth, size, mode="edge")
-    inner = slice(size, -size), slice(size, -size)
-    slope = _slope(wide)
+    # Of what was added a pixel remains, so that a slope at the edge is one.
+    near, inner = (slice(size - 1, 1 - size),) * 2, (slice(1, -1),) * 2
+    slope = _slope(wide[near])
     inks = []
     for dark, ground in ((True, ndimage.grey_closing), (False, ndimage.grey_opening)):
         if invert == ("no" if dark else "yes"):
             continue
-        strength = np.abs(ground(wide, size=(size, size)) - wide)
+        strength = np.abs(ground(wide, size=(size, size)) - wide)[near]
         strength = np.maximum(strength - np.median(strength[inner]), 0)  # paper is never quite even
         edge = slope >= 0.5 * _slope(strength)
         inks.append(Ink(strength[inner], edge[inner]))

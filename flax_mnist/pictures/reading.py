@@ -112,9 +112,12 @@ def read_whole(path: Path | str, invert: Invert = "auto") -> Reading:
 
 def is_prepared(levels: Float[np.ndarray, "height width channel"]) -> bool:
     """Whether a picture looks like MNIST's own, on black or on white: each of them does."""
-    if levels.shape[:2] != (SIDE, SIDE) or _ground(levels) not in (0, 255):
+    if levels.shape[:2] != (SIDE, SIDE):
         return False
-    ink = np.abs(levels.mean(axis=-1) - _ground(levels))
+    ground = _ground(levels)
+    if ground not in (0, 255):
+        return False
+    ink = np.abs(levels.mean(axis=-1) - ground)
     rows, columns = np.nonzero(ink)
     if not rows.size or max(np.ptp(rows), np.ptp(columns)) + 1 not in (BOX - 1, BOX):
         return False
