@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import shutil
@@ -14,6 +15,8 @@ from types import ModuleType
 os.environ["JAX_PLATFORMS"] = "cpu"
 # What a library will do away with fails in them, too, as `filterwarnings` has it here.
 os.environ["PYTHONWARNINGS"] = "error::DeprecationWarning,error::PendingDeprecationWarning"
+# As in a command: what is traced and imported stays, and is hardly looked through for garbage.
+gc.set_threshold(100_000)
 # It names the real digits for the tests that want them; commands would take them always.
 MNIST = os.environ.get("FLAX_MNIST_DATA_DIR")
 
