@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(argv)
     terminal.prepare_streams()
     _clear_environment()
-    # A start makes much that stays. To look for garbage in it time and again takes a 15th of it.
+    # A start makes much that stays. To look through it for garbage, again and again, takes 7 %.
     gc.set_threshold(100_000)
     # It would tell of its caches.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

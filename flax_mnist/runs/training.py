@@ -312,7 +312,6 @@ class _Run:
     def _first_progress(self) -> Progress:
         """The beginning, or where the run in the folder stands: the same in all processes."""
         agreement.require_same([self.identity, self.config.epochs, self.checkpoints.every])
-
         if not (self.resume or self.first or processes.are_many()):
             return loop.begin(self.config, self.optimizer)
         # Only the first process compiles what draws the first weights.

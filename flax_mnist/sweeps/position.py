@@ -123,10 +123,11 @@ def _everywhere(found: Checkpoint | None) -> Checkpoint | None:
     if said is None:
         return None
     specs = said.pop("specs")
-    like = {
-        name: jax.ShapeDtypeStruct(shape, np.dtype(dtype)) for name, (dtype, shape) in specs.items()
+    # One after the other, since each is for a moment whole on every device.
+    said["arrays"] = {
+        name: agreement.share(found and found.arrays[name], np.zeros(shape, dtype))
+        for name, (dtype, shape) in specs.items()
     }
-    said["arrays"] = agreement.share(found and found.arrays, like)
     return Checkpoint(**said)
 
 
