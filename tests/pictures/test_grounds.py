@@ -27,7 +27,8 @@ Page = np.ndarray  #: Grey levels.
 Ways = dict[str, Callable[[np.ndarray], Page]]
 
 
-@pytest.fixture(params=range(3))
+# In haste one will do.
+@pytest.fixture(params=[0, *(pytest.param(i, marks=pytest.mark.long) for i in (1, 2))])
 def drawn(request: pytest.FixtureRequest, digits: dict[str, np.ndarray]) -> np.ndarray:
     chosen = like_mnist(digits["test_images"][:600])
     return digits["test_images"][chosen[request.param]]
