@@ -27,8 +27,7 @@ Page = np.ndarray  #: Grey levels.
 Ways = dict[str, Callable[[np.ndarray], Page]]
 
 
-# In haste one will do.
-@pytest.fixture(params=[0, *(pytest.param(i, marks=pytest.mark.long) for i in (1, 2))])
+@pytest.fixture(params=range(3))
 def drawn(request: pytest.FixtureRequest, digits: dict[str, np.ndarray]) -> np.ndarray:
     chosen = like_mnist(digits["test_images"][:600])
     return digits["test_images"][chosen[request.param]]
