@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(argv)
     terminal.prepare_streams()
     _clear_environment()
-    # A start makes much that stays. To look through it for garbage, again and again, takes 7 %.
+    # A start makes much that stays; looking through it for garbage, again and again, delays it.
     gc.set_threshold(100_000)
     # It would tell of its caches.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
